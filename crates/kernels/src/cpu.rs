@@ -1,0 +1,128 @@
+//! Matrix product and parallel loops on plain slices.
+
+use rayon::prelude::*;
+
+/// Below this many multiply-adds a product runs on the calling thread.
+const PARALLEL_PRODUCT: usize = 1 << 19;
+/// Below this many elements a pointwise loop runs on the calling thread.
+const PARALLEL_ELEMENTS: usize = 1 << 15;
+
+/// A strided matrix in memory: base, row stride, column stride.
+#[derive(Clone, Copy)]
+pub(crate) struct Mat {
+    pub(crate) base: *const f32,
+    pub(crate) row: usize,
+    pub(crate) col: usize,
+}
+
+impl Mat {
+    /// Row-major `[_, columns]`.
+    pub(crate) fn rows(data: &[f32], columns: usize) -> Self {
+        Self {
+            base: data.as_ptr(),
+            row: columns,
+            col: 1,
+        }
+    }
+
+    pub(crate) fn transposed(self) -> Self {
+        Self {
+            base: self.base,
+            row: self.col,
+            col: self.row,
+        }
+    }
+}
+
+/// `out[m, n] (+)= scale * lhs[m, k] · rhs[k, n]`, `out` with the given row stride.
+///
+/// # Safety
+/// The three matrices lie inside live buffers and `out` aliases neither input.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn product(
+    [m, n, k]: [usize; 3],
+    lhs: Mat,
+    rhs: Mat,
+    out: *mut f32,
+    out_row: usize,
+    accumulate: bool,
+    scale: f32,
+    parallel: bool,
+) {
+    if m == 0 || n == 0 {
+        return;
+    }
+    let parallelism = if parallel && m * n * k >= PARALLEL_PRODUCT {
+        gemm::Parallelism::Rayon(0)
+    } else {
+        gemm::Parallelism::None
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out,
+            1,
+            out_row as isize,
+            accumulate,
+            lhs.base,
+            lhs.col as isize,
+            lhs.row as isize,
+            rhs.base,
+            rhs.col as isize,
+            rhs.row as isize,
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// `lhs[m, k] · rhs[k, n]` into a new row-major buffer.
+pub(crate) fn product_of(shape: [usize; 3], lhs: Mat, rhs: Mat) -> Vec<f32> {
+    let [m, n, _] = shape;
+    let mut out = vec![0.0; m * n];
+    // SAFETY: `out` is new and has m * n elements; callers pass matrices over slices they hold.
+    unsafe { product(shape, lhs, rhs, out.as_mut_ptr(), n, false, 1.0, true) };
+    out
+}
+
+/// Calls `f(first_row, rows)` on blocks of whole rows of `out`, in parallel if there are enough.
+pub(crate) fn for_row_blocks(
+    out: &mut [f32],
+    width: usize,
+    f: impl Fn(usize, &mut [f32]) + Send + Sync,
+) {
+    if width == 0 || out.is_empty() {
+        return;
+    }
+    if out.len() < PARALLEL_ELEMENTS {
+        f(0, out);
+        return;
+    }
+    let rows = out.len() / width;
+    let per_block = rows.div_ceil(4 * rayon::current_num_threads()).max(1);
+    out.par_chunks_mut(per_block * width)
+        .enumerate()
+        .for_each(|(i, block)| f(i * per_block, block));
+}
+
+/// A pointer that parallel tasks write through, each to its own places.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedMut(pub(crate) *mut f32);
+
+// SAFETY: tasks that hold a copy write to disjoint elements only; each use says why.
+unsafe impl Send for SharedMut {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMut {}
+
+impl SharedMut {
+    pub(crate) fn at(self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}

@@ -1,0 +1,43 @@
+//! Fused tensor operations with their own backward pass.
+//!
+//! Each operation has two forms: a CPU form for Burn's flex backend (SIMD, multi-threaded,
+//! deterministic whatever the number of threads) and a form composed of Burn's operations that
+//! serves every other backend and is the reference the CPU form is tested against. The public
+//! functions choose by where the tensor lives; callers never name a backend.
+//!
+//! Sequences are *packed*: a batch of sequences of any lengths is one `[tokens, width]` matrix,
+//! without padding.
+
+mod adamw;
+mod attention;
+mod cpu;
+mod embedding;
+mod kv_cache;
+mod linear;
+mod log_probs;
+mod op;
+mod rms_norm;
+mod rotary;
+mod simd;
+mod swiglu;
+
+pub use adamw::{AdamWStep, adamw_step, sum_of_squares};
+pub use attention::{AttentionShape, attention};
+pub use embedding::embedding;
+pub use kv_cache::KvCache;
+pub use linear::linear;
+pub use log_probs::{SelectedLogProbs, selected_log_probs};
+pub use rms_norm::rms_norm;
+pub use rotary::{RotaryTable, rotary};
+pub use swiglu::swiglu;
+
+/// The composed forms, for parity tests and for backends without a fused form.
+pub mod composed {
+    pub use crate::attention::attention_composed as attention;
+    pub use crate::embedding::embedding_composed as embedding;
+    pub use crate::linear::linear_composed as linear;
+    pub use crate::log_probs::selected_log_probs_composed as selected_log_probs;
+    pub use crate::rms_norm::rms_norm_composed as rms_norm;
+    pub use crate::rotary::rotary_composed as rotary;
+    pub use crate::swiglu::swiglu_composed as swiglu;
+}

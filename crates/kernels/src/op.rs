@@ -1,0 +1,165 @@
+//! The bridge between a fused CPU operation and Burn's autodiff.
+
+use std::fmt::Debug;
+
+use burn::backend::{
+    Autodiff, BackendTensor, DispatchAutodiffContext, DispatchKindConversion, DispatchTensor,
+    DispatchTensorKind, Flex,
+    autodiff::{
+        AutodiffTensor, NodeId,
+        checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    flex::FlexTensor,
+};
+use burn::tensor::{DType, Tensor, TensorData, TensorMetadata};
+
+/// A contiguous `f32` tensor in main memory.
+#[derive(Clone, Debug)]
+pub(crate) struct View(FlexTensor);
+
+impl View {
+    pub(crate) fn new(tensor: FlexTensor) -> Self {
+        Self(tensor.to_contiguous())
+    }
+
+    pub(crate) fn data(&self) -> &[f32] {
+        self.0
+            .as_slice::<f32>()
+            .expect("`View::new` made the tensor contiguous and `on_cpu` checked that it is f32")
+    }
+
+    pub(crate) fn dims<const D: usize>(&self) -> [usize; D] {
+        self.0.shape().dims()
+    }
+}
+
+/// Wraps a buffer as a flex tensor of the given shape.
+pub(crate) fn tensor_of<const D: usize>(data: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(data, shape))
+}
+
+/// A fused operation with `N` tensor inputs and one output.
+pub(crate) trait CpuOp<const N: usize>: Clone + Debug + Send + 'static {
+    /// What the forward pass keeps for the backward pass beside the inputs.
+    type Saved: Clone + Debug + Send + 'static;
+
+    fn forward(&self, inputs: [&View; N]) -> (FlexTensor, Self::Saved);
+
+    /// Gradients with respect to the inputs that are `wanted`.
+    fn backward(
+        &self,
+        inputs: [&View; N],
+        saved: &Self::Saved,
+        grad: &View,
+        wanted: [bool; N],
+    ) -> [Option<FlexTensor>; N];
+}
+
+/// True where the fused form applies: a float32 tensor on the flex backend.
+pub(crate) fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
+    if tensor.dtype() != DType::F32 {
+        return false;
+    }
+    matches!(
+        tensor.clone().into_dispatch().kind,
+        DispatchTensorKind::Flex(_)
+    )
+}
+
+#[derive(Debug)]
+struct Recorded<O>(O);
+
+impl<const N: usize, O: CpuOp<N>> Backward<Flex, N> for Recorded<O> {
+    type State = ([View; N], O::Saved);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, N>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let (inputs, saved) = ops.state;
+        let grad = View::new(grads.consume::<Flex>(&ops.node));
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let results = self
+            .0
+            .backward(inputs.each_ref(), &saved, &grad, wanted);
+        for (parent, result) in ops.parents.into_iter().zip(results) {
+            if let (Some(parent), Some(result)) = (parent, result) {
+                let id: NodeId = parent.id;
+                grads.register::<Flex>(id, result);
+            }
+        }
+    }
+}
+
+fn plain(tensor: DispatchTensor) -> FlexTensor {
+    match <DispatchTensor as DispatchKindConversion<Flex>>::try_into_backend(tensor) {
+        Ok(BackendTensor::Float(tensor)) => tensor,
+        other => unreachable!("`on_cpu` was checked before: {other:?}"),
+    }
+}
+
+/// Runs `op` on flex tensors; it is recorded for the backward pass if any input is on autodiff.
+pub(crate) fn apply<const N: usize, const D: usize, O: CpuOp<N>>(
+    op: O,
+    inputs: [DispatchTensor; N],
+) -> Tensor<D> {
+    let tracked = inputs
+        .iter()
+        .any(|t| t.autodiff != DispatchAutodiffContext::Disabled);
+    if !tracked {
+        let views = inputs.map(|t| View::new(plain(t)));
+        let (out, _) = op.forward(views.each_ref());
+        let out = BackendTensor::<Flex>::Float(out);
+        return Tensor::from_dispatch(
+            <DispatchTensor as DispatchKindConversion<Flex>>::from_backend(out),
+        );
+    }
+    type Tape = Autodiff<Flex, NoCheckpointing>;
+    let parts = inputs.map(|t| {
+        let tensor: AutodiffTensor<Flex> = if t.autodiff == DispatchAutodiffContext::Disabled {
+            AutodiffTensor::new(plain(t))
+        } else {
+            match <DispatchTensor as DispatchKindConversion<Tape>>::try_into_backend(t) {
+                Ok(BackendTensor::Float(tensor)) => tensor,
+                other => unreachable!("`on_cpu` was checked before: {other:?}"),
+            }
+        };
+        let (primitive, node) = tensor.into_parts();
+        (View::new(primitive), node)
+    });
+    let mut nodes = Vec::with_capacity(N);
+    let mut views = Vec::with_capacity(N);
+    for (view, node) in parts {
+        views.push(view);
+        nodes.push(node);
+    }
+    let views: [View; N] = views.try_into().expect("N views were pushed");
+    let nodes: [_; N] = nodes.try_into().expect("N nodes were pushed");
+    let (out, saved) = op.forward(views.each_ref());
+    let out = match Recorded(op)
+        .prepare::<NoCheckpointing>(nodes)
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => prep.finish((views, saved), out),
+        OpsKind::UnTracked(prep) => prep.finish(out),
+    };
+    let out = BackendTensor::<Tape>::Float(out);
+    Tensor::from_dispatch(<DispatchTensor as DispatchKindConversion<Tape>>::from_backend(out))
+}
+
+/// The flex tensor inside a plain (not autodiff) high-level tensor.
+pub(crate) fn into_flex<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    plain(tensor.into_dispatch())
+}
+
+/// A plain high-level tensor from a flex tensor.
+pub(crate) fn from_flex<const D: usize>(tensor: FlexTensor) -> Tensor<D> {
+    Tensor::from_dispatch(<DispatchTensor as DispatchKindConversion<Flex>>::from_backend(
+        BackendTensor::<Flex>::Float(tensor),
+    ))
+}
