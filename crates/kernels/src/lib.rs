@@ -8,6 +8,8 @@
 //! Sequences are *packed*: a batch of sequences of any lengths is one `[tokens, width]` matrix,
 //! without padding.
 
+#![allow(unsafe_code)] // SIMD and strided products; every block says why it is sound
+
 mod adamw;
 mod attention;
 mod cpu;

@@ -6,14 +6,15 @@ use burn::backend::{
     Autodiff, BackendTensor, DispatchAutodiffContext, DispatchKindConversion, DispatchTensor,
     DispatchTensorKind, Flex,
     autodiff::{
-        AutodiffTensor, NodeId,
+        NodeId,
         checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
     },
     flex::FlexTensor,
 };
-use burn::tensor::{DType, Tensor, TensorData, TensorMetadata};
+use burn::backend::{TensorMetadata, tensor::FloatTensor};
+use burn::tensor::{DType, Tensor, TensorData};
 
 /// A contiguous `f32` tensor in main memory.
 #[derive(Clone, Debug)]
@@ -68,6 +69,8 @@ pub(crate) fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
     )
 }
 
+type Tape = Autodiff<Flex, NoCheckpointing>;
+
 #[derive(Debug)]
 struct Recorded<O>(O);
 
@@ -118,10 +121,9 @@ pub(crate) fn apply<const N: usize, const D: usize, O: CpuOp<N>>(
             <DispatchTensor as DispatchKindConversion<Flex>>::from_backend(out),
         );
     }
-    type Tape = Autodiff<Flex, NoCheckpointing>;
     let parts = inputs.map(|t| {
-        let tensor: AutodiffTensor<Flex> = if t.autodiff == DispatchAutodiffContext::Disabled {
-            AutodiffTensor::new(plain(t))
+        let tensor: FloatTensor<Tape> = if t.autodiff == DispatchAutodiffContext::Disabled {
+            FloatTensor::<Tape>::new(plain(t))
         } else {
             match <DispatchTensor as DispatchKindConversion<Tape>>::try_into_backend(t) {
                 Ok(BackendTensor::Float(tensor)) => tensor,

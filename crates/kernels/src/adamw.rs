@@ -1,0 +1,127 @@
+//! One AdamW update in a single pass over memory.
+
+use burn::backend::flex::FlexTensor;
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use crate::{
+    op::{from_flex, into_flex, on_cpu},
+    simd::multiversion,
+};
+
+/// The scalars of one AdamW update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// `1 - beta1^t`.
+    pub bias_correction1: f64,
+    /// `1 - beta2^t`.
+    pub bias_correction2: f64,
+    /// What the gradient is multiplied with first (global-norm clipping).
+    pub grad_scale: f64,
+}
+
+/// Decoupled weight decay Adam (Loshchilov & Hutter 2019), as PyTorch defines it:
+/// `p -= lr wd p`, `m = β₁ m + (1 - β₁) g`, `v = β₂ v + (1 - β₂) g²`,
+/// `p -= lr/bc₁ · m / (sqrt(v / bc₂) + eps)` with `g` scaled by `grad_scale`.
+///
+/// The four tensors have one length and none is on autodiff; on the CPU those that nobody else
+/// holds are updated in place. Returns `(parameter, m, v)`.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn adamw_step(
+    param: Tensor<1>,
+    grad: Tensor<1>,
+    m: Tensor<1>,
+    v: Tensor<1>,
+    step: &AdamWStep,
+) -> (Tensor<1>, Tensor<1>, Tensor<1>) {
+    let n = param.dims();
+    assert!(
+        grad.dims() == n && m.dims() == n && v.dims() == n,
+        "adamw_step: the tensors differ in length"
+    );
+    if on_cpu(&param) && on_cpu(&grad) && on_cpu(&m) && on_cpu(&v) {
+        let mut param = into_flex(param).to_contiguous();
+        let mut m = into_flex(m).to_contiguous();
+        let mut v = into_flex(v).to_contiguous();
+        update(&mut param, &into_flex(grad).to_contiguous(), &mut m, &mut v, step);
+        return (from_flex(param), from_flex(m), from_flex(v));
+    }
+    let grad = grad * step.grad_scale;
+    let param = param * (1.0 - step.lr * step.weight_decay);
+    let m = m * step.beta1 + grad.clone() * (1.0 - step.beta1);
+    let v = v * step.beta2 + grad.square() * (1.0 - step.beta2);
+    let denominator = v.clone().sqrt() / step.bias_correction2.sqrt() + step.eps;
+    let param = param - (m.clone() / denominator) * (step.lr / step.bias_correction1);
+    (param, m, v)
+}
+
+const BLOCK: usize = 1 << 14;
+
+fn update(
+    param: &mut FlexTensor,
+    grad: &FlexTensor,
+    m: &mut FlexTensor,
+    v: &mut FlexTensor,
+    step: &AdamWStep,
+) {
+    let g = grad.as_slice::<f32>().expect("made contiguous above");
+    // A contiguous tensor may still be a view into a larger buffer: keep to its range.
+    let range = |t: &FlexTensor| {
+        let (start, end) = t.layout().contiguous_offsets().expect("made contiguous above");
+        start..end
+    };
+    let (rp, rm, rv) = (range(param), range(m), range(v));
+    let p = &mut param.storage_mut::<f32>()[rp];
+    let m = &mut m.storage_mut::<f32>()[rm];
+    let v = &mut v.storage_mut::<f32>()[rv];
+    p.par_chunks_mut(BLOCK)
+        .zip(m.par_chunks_mut(BLOCK))
+        .zip(v.par_chunks_mut(BLOCK))
+        .zip(g.par_chunks(BLOCK))
+        .for_each(|(((p, m), v), g)| update_block(p, m, v, g, step));
+}
+
+multiversion! {
+    fn update_block<F>(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], step: &AdamWStep) {
+        let scale = step.grad_scale as f32;
+        let keep = (1.0 - step.lr * step.weight_decay) as f32;
+        let (b1, b2) = (step.beta1 as f32, step.beta2 as f32);
+        let (c1, c2) = ((1.0 - step.beta1) as f32, (1.0 - step.beta2) as f32);
+        let root = step.bias_correction2.sqrt() as f32;
+        let rate = (step.lr / step.bias_correction1) as f32;
+        let eps = step.eps as f32;
+        for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
+            let g = *g * scale;
+            *m = *m * b1 + g * c1;
+            *v = *v * b2 + g * g * c2;
+            *p = *p * keep - rate * *m / (v.sqrt() / root + eps);
+        }
+    }
+}
+
+/// `Σ x²` in f64, added in an order that does not depend on the number of threads.
+pub fn sum_of_squares(x: &Tensor<1>) -> f64 {
+    let block = |x: &[f32]| -> f64 { x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum() };
+    if on_cpu(x) {
+        let x = into_flex(x.clone()).to_contiguous();
+        let x = x.as_slice::<f32>().expect("made contiguous above");
+        let parts: Vec<f64> = x.par_chunks(1 << 12).map(block).collect();
+        return parts.iter().sum();
+    }
+    let data = x.clone().into_data().convert::<f32>();
+    data.as_slice::<f32>()
+        .map(|x| x.chunks(1 << 12).map(block).sum())
+        .unwrap_or(f64::NAN)
+}

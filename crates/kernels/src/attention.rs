@@ -1,0 +1,392 @@
+//! Causal attention over packed sequences, with grouped key/value heads.
+
+use std::sync::Arc;
+
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{Bool, Tensor, TensorData, activation};
+use rayon::prelude::*;
+
+use crate::{
+    cpu::{Mat, SharedMut, product},
+    op::{CpuOp, View, apply, on_cpu, tensor_of},
+    simd::{LANES, dot, exp, multiversion, sum_lanes},
+};
+
+/// Heads of an attention layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; each serves `heads / kv_heads` query heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+impl AttentionShape {
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    pub(crate) fn scale(&self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
+    }
+}
+
+/// `softmax(q kᵀ / sqrt(head_dim), causal) v` in each sequence and head; the scores are never
+/// held as a whole (Dao et al. 2022).
+///
+/// # Shapes
+/// `q` `[tokens, heads * head_dim]`, `k` and `v` `[tokens, kv_heads * head_dim]`, `lens` the
+/// lengths of the packed sequences (their sum is `tokens`; empty ones are allowed). The result is
+/// shaped as `q`.
+///
+/// # Panics
+/// When the shapes do not fit together.
+pub fn attention(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    lens: &Arc<[usize]>,
+    shape: AttentionShape,
+) -> Tensor<2> {
+    let tokens: usize = lens.iter().sum();
+    assert_eq!(shape.heads % shape.kv_heads, 0, "attention: heads is not a multiple of kv_heads");
+    assert_eq!(q.dims(), [tokens, shape.heads * shape.head_dim], "attention: shape of q");
+    let kv = [tokens, shape.kv_heads * shape.head_dim];
+    assert_eq!(k.dims(), kv, "attention: shape of k");
+    assert_eq!(v.dims(), kv, "attention: shape of v");
+    if on_cpu(&q) && on_cpu(&k) && on_cpu(&v) {
+        let op = Attention { lens: lens.clone(), shape };
+        apply(op, [q.into_dispatch(), k.into_dispatch(), v.into_dispatch()])
+    } else {
+        attention_composed(q, k, v, lens, shape)
+    }
+}
+
+/// [`attention`] composed of Burn's operations, one sequence after the other.
+pub fn attention_composed(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    lens: &Arc<[usize]>,
+    shape: AttentionShape,
+) -> Tensor<2> {
+    let AttentionShape { heads, kv_heads, head_dim } = shape;
+    let width = heads * head_dim;
+    let mut outputs = Vec::with_capacity(lens.len());
+    let mut start = 0;
+    for &len in lens.iter().filter(|len| **len > 0) {
+        let split = |x: &Tensor<2>, n: usize| -> Tensor<3> {
+            let rows = x.clone().narrow(0, start, len);
+            rows.reshape([len, n, head_dim]).swap_dims(0, 1)
+        };
+        let spread = |x: Tensor<3>| -> Tensor<3> {
+            let x: Tensor<4> = x.unsqueeze_dim(1);
+            x.expand([kv_heads, heads / kv_heads, len, head_dim])
+                .reshape([heads, len, head_dim])
+        };
+        let query = split(&q, heads);
+        let key = spread(split(&k, kv_heads));
+        let value = spread(split(&v, kv_heads));
+        let scores = query.matmul(key.swap_dims(1, 2)) * shape.scale();
+        let later: Vec<bool> = (0..len * len).map(|i| i % len > i / len).collect();
+        let later = Tensor::<2, Bool>::from_data(TensorData::new(later, [len, len]), &q.device());
+        let later: Tensor<3, Bool> = later.unsqueeze();
+        let scores = scores.mask_fill(later.expand([heads, len, len]), f32::NEG_INFINITY);
+        let out = activation::softmax(scores, 2).matmul(value);
+        outputs.push(out.swap_dims(0, 1).reshape([len, width]));
+        start += len;
+    }
+    if outputs.is_empty() {
+        return q;
+    }
+    Tensor::cat(outputs, 0)
+}
+
+#[derive(Clone, Debug)]
+struct Attention {
+    lens: Arc<[usize]>,
+    shape: AttentionShape,
+}
+
+/// Query rows that are worked on together.
+const BLOCK: usize = 64;
+
+/// What the backward pass needs: the result, and the log-sum-exp of each head and token
+/// `[heads, tokens]`.
+#[derive(Clone, Debug)]
+struct Saved {
+    out: FlexTensor,
+    log_sums: Arc<Vec<f32>>,
+}
+
+impl Attention {
+    /// `(start, length)` of each sequence that has tokens.
+    fn spans(&self) -> Vec<(usize, usize)> {
+        let mut start = 0;
+        let mut spans = Vec::with_capacity(self.lens.len());
+        for &len in self.lens.iter() {
+            if len > 0 {
+                spans.push((start, len));
+            }
+            start += len;
+        }
+        spans
+    }
+
+    fn head(&self, data: &[f32], width: usize, token: usize, head: usize) -> Mat {
+        Mat {
+            base: data[token * width + head * self.shape.head_dim..].as_ptr(),
+            row: width,
+            col: 1,
+        }
+    }
+}
+
+impl CpuOp<3> for Attention {
+    type Saved = Saved;
+
+    fn forward(&self, [q, k, v]: [&View; 3]) -> (FlexTensor, Saved) {
+        let AttentionShape { heads, kv_heads, head_dim } = self.shape;
+        let [tokens, width] = q.dims();
+        let kv_width = kv_heads * head_dim;
+        let (q, k, v) = (q.data(), k.data(), v.data());
+        let mut out = vec![0.0; tokens * width];
+        let mut log_sums = vec![0.0; heads * tokens];
+        let shared_out = SharedMut(out.as_mut_ptr());
+        let shared_sums = SharedMut(log_sums.as_mut_ptr());
+        let tasks: Vec<(usize, usize, usize)> = self
+            .spans()
+            .into_iter()
+            .flat_map(|(start, len)| (0..heads).map(move |head| (start, len, head)))
+            .collect();
+        let run = |scores: &mut Vec<f32>, (start, len, head): (usize, usize, usize)| {
+            let kv_head = head / self.shape.group();
+            let key = self.head(k, kv_width, start, kv_head);
+            let value = self.head(v, kv_width, start, kv_head);
+            for first in (0..len).step_by(BLOCK) {
+                let rows = BLOCK.min(len - first);
+                let seen = first + rows;
+                let query = self.head(q, width, start + first, head);
+                scores.resize(rows * seen, 0.0);
+                // SAFETY: this task alone writes the rows of its sequence in the columns of its
+                // head, and its part of the log-sums.
+                unsafe {
+                    product(
+                        [rows, seen, head_dim],
+                        query,
+                        key.transposed(),
+                        scores.as_mut_ptr(),
+                        seen,
+                        false,
+                        self.shape.scale(),
+                        false,
+                    );
+                    let sums = std::slice::from_raw_parts_mut(
+                        shared_sums.at(head * tokens + start + first),
+                        rows,
+                    );
+                    causal_softmax(scores, seen, first, sums);
+                    product(
+                        [rows, head_dim, seen],
+                        Mat::rows(scores, seen),
+                        value,
+                        shared_out.at((start + first) * width + head * head_dim),
+                        width,
+                        false,
+                        1.0,
+                        false,
+                    );
+                }
+            }
+        };
+        for_tasks(tasks, tokens * width, run);
+        let out = tensor_of(out, [tokens, width]);
+        let saved = Saved { out: out.clone(), log_sums: Arc::new(log_sums) };
+        (out, saved)
+    }
+
+    fn backward(
+        &self,
+        [q, k, v]: [&View; 3],
+        saved: &Saved,
+        grad: &View,
+        _: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
+        let AttentionShape { kv_heads, head_dim, .. } = self.shape;
+        let group = self.shape.group();
+        let [tokens, width] = q.dims();
+        let kv_width = kv_heads * head_dim;
+        let (q, k, v, d) = (q.data(), k.data(), v.data(), grad.data());
+        let out = View::new(saved.out.clone());
+        let out = out.data();
+        let mut d_q = vec![0.0; tokens * width];
+        let mut d_k = vec![0.0; tokens * kv_width];
+        let mut d_v = vec![0.0; tokens * kv_width];
+        let (sq, sk, sv) = (
+            SharedMut(d_q.as_mut_ptr()),
+            SharedMut(d_k.as_mut_ptr()),
+            SharedMut(d_v.as_mut_ptr()),
+        );
+        let tasks: Vec<(usize, usize, usize)> = self
+            .spans()
+            .into_iter()
+            .flat_map(|(start, len)| (0..kv_heads).map(move |head| (start, len, head)))
+            .collect();
+        let run = |scratch: &mut Vec<f32>, (start, len, kv_head): (usize, usize, usize)| {
+            let key = self.head(k, kv_width, start, kv_head);
+            let value = self.head(v, kv_width, start, kv_head);
+            let kv_offset = start * kv_width + kv_head * head_dim;
+            for head in kv_head * group..(kv_head + 1) * group {
+                for first in (0..len).step_by(BLOCK) {
+                    let rows = BLOCK.min(len - first);
+                    let seen = first + rows;
+                    let row = start + first;
+                    let query = self.head(q, width, row, head);
+                    let d_out = self.head(d, width, row, head);
+                    scratch.resize(2 * rows * seen, 0.0);
+                    let (p, ds) = scratch.split_at_mut(rows * seen);
+                    let mut deltas = [0.0; BLOCK];
+                    for (i, delta) in deltas[..rows].iter_mut().enumerate() {
+                        let at = (row + i) * width + head * head_dim;
+                        *delta = row_dot(&d[at..at + head_dim], &out[at..at + head_dim]);
+                    }
+                    let sums = &saved.log_sums[head * tokens + row..][..rows];
+                    let scale = self.shape.scale();
+                    // SAFETY: this task alone writes the rows of its sequence in the columns of
+                    // its key/value head and of the query heads of that group.
+                    unsafe {
+                        let shape = [rows, seen, head_dim];
+                        let (pp, dp) = (p.as_mut_ptr(), ds.as_mut_ptr());
+                        product(shape, query, key.transposed(), pp, seen, false, scale, false);
+                        product(shape, d_out, value.transposed(), dp, seen, false, 1.0, false);
+                        score_gradient(p, ds, seen, first, sums, &deltas[..rows], scale);
+                        let (p, ds) = (Mat::rows(p, seen), Mat::rows(ds, seen));
+                        product(
+                            [rows, head_dim, seen],
+                            ds,
+                            key,
+                            sq.at(row * width + head * head_dim),
+                            width,
+                            false,
+                            1.0,
+                            false,
+                        );
+                        let shape = [seen, head_dim, rows];
+                        let (to_k, to_v) = (sk.at(kv_offset), sv.at(kv_offset));
+                        product(shape, ds.transposed(), query, to_k, kv_width, true, 1.0, false);
+                        product(shape, p.transposed(), d_out, to_v, kv_width, true, 1.0, false);
+                    }
+                }
+            }
+        };
+        for_tasks(tasks, tokens * width, run);
+        [
+            Some(tensor_of(d_q, [tokens, width])),
+            Some(tensor_of(d_k, [tokens, kv_width])),
+            Some(tensor_of(d_v, [tokens, kv_width])),
+        ]
+    }
+}
+
+/// Runs the tasks, in parallel where there is enough to do, each thread with its own scratch.
+fn for_tasks<T: Send + Sync + Copy>(
+    tasks: Vec<T>,
+    elements: usize,
+    run: impl Fn(&mut Vec<f32>, T) + Send + Sync,
+) {
+    if elements < 1 << 12 {
+        let mut scratch = Vec::new();
+        for task in tasks {
+            run(&mut scratch, task);
+        }
+    } else {
+        tasks.into_par_iter().for_each_init(Vec::new, run);
+    }
+}
+
+multiversion! {
+    fn row_dot<F>(a: &[f32], b: &[f32]) -> f32 {
+        dot::<F>(a, b)
+    }
+}
+
+multiversion! {
+    // Row `i` sees the first `first + i + 1` columns; the others become 0. Writes the log-sum-exp.
+    fn causal_softmax<F>(scores: &mut [f32], seen: usize, first: usize, log_sums: &mut [f32]) {
+        for (i, (row, log_sum)) in scores.chunks_exact_mut(seen).zip(log_sums).enumerate() {
+            let (row, later) = row.split_at_mut(first + i + 1);
+            later.fill(0.0);
+            let (max, sum) = softmax_sums::<F>(row);
+            let inverse = 1.0 / sum;
+            for x in row.iter_mut() {
+                *x *= inverse;
+            }
+            *log_sum = max + sum.ln();
+        }
+    }
+}
+
+/// The largest element.
+#[inline(always)]
+pub(crate) fn maximum(row: &[f32]) -> f32 {
+    let mut maxima = [f32::NEG_INFINITY; LANES];
+    let (chunks, tail) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for l in 0..LANES {
+            maxima[l] = if chunk[l] > maxima[l] { chunk[l] } else { maxima[l] };
+        }
+    }
+    let tail = tail.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    maxima.into_iter().fold(tail, f32::max)
+}
+
+/// Softmax of one row in place.
+#[inline(always)]
+pub(crate) fn softmax_row<const F: bool>(row: &mut [f32]) {
+    let (_, sum) = softmax_sums::<F>(row);
+    let inverse = 1.0 / sum;
+    for x in row.iter_mut() {
+        *x *= inverse;
+    }
+}
+
+/// Replaces `row` by `exp(row - max)`; returns the maximum and the sum.
+#[inline(always)]
+fn softmax_sums<const F: bool>(row: &mut [f32]) -> (f32, f32) {
+    let max = maximum(row);
+    let mut lanes = [0.0; LANES];
+    let (chunks, tail) = row.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for l in 0..LANES {
+            chunk[l] = exp::<F>(chunk[l] - max);
+            lanes[l] += chunk[l];
+        }
+    }
+    let mut sum = sum_lanes(lanes);
+    for x in tail {
+        *x = exp::<F>(*x - max);
+        sum += *x;
+    }
+    (max, sum)
+}
+
+multiversion! {
+    // scores -> P = exp(scores - log_sum); dP -> dS = P (dP - delta) scale; 0 where not seen.
+    fn score_gradient<F>(
+        scores: &mut [f32], grads: &mut [f32], seen: usize, first: usize,
+        log_sums: &[f32], deltas: &[f32], scale: f32,
+    ) {
+        let rows = scores.chunks_exact_mut(seen).zip(grads.chunks_exact_mut(seen));
+        for (i, ((p, d), (log_sum, delta))) in rows.zip(log_sums.iter().zip(deltas)).enumerate() {
+            let visible = first + i + 1;
+            for (p, d) in p[..visible].iter_mut().zip(&mut d[..visible]) {
+                *p = exp::<F>(*p - *log_sum);
+                *d = *p * (*d - *delta) * scale;
+            }
+            p[visible..].fill(0.0);
+            d[visible..].fill(0.0);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Products with a weight matrix in Hugging Face's orientation.
+
+use burn::backend::flex::FlexTensor;
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use crate::{
+    cpu::{Mat, SharedMut, product_of},
+    op::{CpuOp, View, apply, on_cpu, tensor_of},
+    simd::{dot, multiversion},
+};
+
+/// `x · weightᵀ`.
+///
+/// # Shapes
+/// `x` `[tokens, in]`, `weight` `[out, in]`; the result `[tokens, out]`.
+///
+/// # Panics
+/// When the inner sizes differ.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    assert_eq!(x.dims()[1], weight.dims()[1], "linear: inner sizes of x and weight differ");
+    if on_cpu(&x) && on_cpu(&weight) {
+        apply(Linear, [x.into_dispatch(), weight.into_dispatch()])
+    } else {
+        linear_composed(x, weight)
+    }
+}
+
+/// [`linear`] composed of Burn's operations.
+pub fn linear_composed(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    x.matmul(weight.transpose())
+}
+
+/// Up to this many rows the product is bound by reading the weights: they are streamed once.
+const SKINNY: usize = 32;
+
+#[derive(Clone, Debug)]
+struct Linear;
+
+impl CpuOp<2> for Linear {
+    type Saved = ();
+
+    fn forward(&self, [x, weight]: [&View; 2]) -> (FlexTensor, ()) {
+        let [tokens, inner] = x.dims();
+        let [outer, _] = weight.dims();
+        let out = product_with_rows(x.data(), weight.data(), [tokens, inner, outer]);
+        (tensor_of(out, [tokens, outer]), ())
+    }
+
+    fn backward(
+        &self,
+        [x, weight]: [&View; 2],
+        (): &(),
+        grad: &View,
+        wanted: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
+        let [tokens, inner] = x.dims();
+        let [outer, _] = weight.dims();
+        let d = Mat::rows(grad.data(), outer);
+        let d_x = wanted[0].then(|| {
+            let w = Mat::rows(weight.data(), inner);
+            tensor_of(product_of([tokens, inner, outer], d, w), [tokens, inner])
+        });
+        let d_weight = wanted[1].then(|| {
+            let x = Mat::rows(x.data(), inner);
+            let product = product_of([outer, inner, tokens], d.transposed(), x);
+            tensor_of(product, [outer, inner])
+        });
+        [d_x, d_weight]
+    }
+}
+
+/// `x[tokens, inner] · weight[outer, inner]ᵀ`.
+pub(crate) fn product_with_rows(
+    x: &[f32],
+    weight: &[f32],
+    [tokens, inner, outer]: [usize; 3],
+) -> Vec<f32> {
+    if tokens <= SKINNY && inner > 0 {
+        let mut out = vec![0.0; tokens * outer];
+        skinny(x, weight, inner, outer, &mut out);
+        return out;
+    }
+    product_of(
+        [tokens, outer, inner],
+        Mat::rows(x, inner),
+        Mat::rows(weight, inner).transposed(),
+    )
+}
+
+/// Few rows of `x`: each weight row is read once and met with every row of `x`.
+///
+/// Every result is one dot product with a fixed order of addition, so a row's result does not
+/// depend on which other rows are in the batch.
+fn skinny(x: &[f32], weight: &[f32], inner: usize, outer: usize, out: &mut [f32]) {
+    const ROWS: usize = 64;
+    let shared = SharedMut(out.as_mut_ptr());
+    let tokens = x.len() / inner;
+    let block = |(i, rows): (usize, &[f32])| {
+        // SAFETY: block `i` writes columns `i * ROWS ..` of every row, no other block does, and
+        // `out` outlives the loop.
+        unsafe { skinny_block(x, rows, inner, shared.at(i * ROWS), outer) };
+    };
+    if tokens * outer * inner < 1 << 17 {
+        weight.chunks(ROWS * inner).enumerate().for_each(block);
+    } else {
+        weight.par_chunks(ROWS * inner).enumerate().for_each(block);
+    }
+}
+
+/// # Safety
+/// `out` is valid for writes at `t * out_row + o` for each token `t` and each row `o` of `rows`.
+unsafe fn skinny_block(x: &[f32], rows: &[f32], inner: usize, out: *mut f32, out_row: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        match crate::simd::level() {
+            // SAFETY: `level` detected the instruction set; the caller's promise for `out`.
+            crate::simd::Level::V4 if inner % 16 == 0 => {
+                return unsafe { avx512::block(x, rows, inner, out, out_row) };
+            }
+            // SAFETY: as above.
+            crate::simd::Level::V3 if inner % 16 == 0 => {
+                return unsafe { avx2::block(x, rows, inner, out, out_row) };
+            }
+            _ => {}
+        }
+    }
+    for (o, w) in rows.chunks_exact(inner).enumerate() {
+        for (t, x) in x.chunks_exact(inner).enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { out.add(t * out_row + o).write(dot_rows(x, w)) };
+        }
+    }
+}
+
+multiversion! {
+    fn dot_rows<F>(a: &[f32], b: &[f32]) -> f32 {
+        dot::<F>(a, b)
+    }
+}
+
+/// The tile kernel for one instruction set: `TM` rows of `x` times `TN` rows of the weight, all
+/// sums in registers.
+macro_rules! tile_kernel {
+    ($module:ident, $features:literal, $tm:literal, $tn:literal, $lanes:literal, $zero:ident, $load:ident, $fma:ident, $sum:expr) => {
+        #[cfg(target_arch = "x86_64")]
+        mod $module {
+            use std::arch::x86_64::*;
+
+            /// # Safety
+            /// The processor has the features; `inner` is a multiple of 16; `out` as for
+            /// `skinny_block`.
+            #[target_feature(enable = $features)]
+            pub(super) unsafe fn block(
+                x: &[f32],
+                rows: &[f32],
+                inner: usize,
+                out: *mut f32,
+                out_row: usize,
+            ) {
+                let tokens = x.len() / inner;
+                let outer = rows.len() / inner;
+                let mut o = 0;
+                while o < outer {
+                    let wide = (outer - o).min($tn);
+                    let mut t = 0;
+                    while t < tokens {
+                        let tall = (tokens - t).min($tm);
+                        // SAFETY: the tile lies inside `x`, `rows` and `out`.
+                        unsafe {
+                            let xp = x.as_ptr().add(t * inner);
+                            let wp = rows.as_ptr().add(o * inner);
+                            let op = out.add(t * out_row + o);
+                            if tall == $tm && wide == $tn {
+                                tile::<$tm, $tn>(xp, wp, inner, op, out_row);
+                            } else if tall == 1 && wide == $tn {
+                                tile::<1, $tn>(xp, wp, inner, op, out_row);
+                            } else {
+                                for i in 0..tall {
+                                    for j in 0..wide {
+                                        tile::<1, 1>(
+                                            xp.add(i * inner),
+                                            wp.add(j * inner),
+                                            inner,
+                                            op.add(i * out_row + j),
+                                            out_row,
+                                        );
+                                    }
+                                }
+                            }
+                        }
+                        t += tall;
+                    }
+                    o += wide;
+                }
+            }
+
+            /// # Safety
+            /// As for `block`, with `M` rows at `x` and `N` rows at `w`.
+            #[inline]
+            #[target_feature(enable = $features)]
+            unsafe fn tile<const M: usize, const N: usize>(
+                x: *const f32,
+                w: *const f32,
+                inner: usize,
+                out: *mut f32,
+                out_row: usize,
+            ) {
+                let mut sums = [[$zero(); N]; M];
+                let mut k = 0;
+                while k < inner {
+                    // SAFETY: `k + lanes <= inner`, since `inner` is a multiple of 16.
+                    unsafe {
+                        let mut ws = [$zero(); N];
+                        for j in 0..N {
+                            ws[j] = $load(w.add(j * inner + k));
+                        }
+                        for i in 0..M {
+                            let xv = $load(x.add(i * inner + k));
+                            for j in 0..N {
+                                sums[i][j] = $fma(xv, ws[j], sums[i][j]);
+                            }
+                        }
+                    }
+                    k += $lanes;
+                }
+                for i in 0..M {
+                    for j in 0..N {
+                        // SAFETY: the caller's promise for `out`.
+                        unsafe { out.add(i * out_row + j).write($sum(sums[i][j])) };
+                    }
+                }
+            }
+
+            #[allow(dead_code)]
+            #[inline]
+            #[target_feature(enable = "avx2,fma")]
+            fn sum256(v: __m256) -> f32 {
+                let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+                let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
+                let last = _mm_add_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter));
+                _mm_cvtss_f32(last)
+            }
+        }
+    };
+}
+
+tile_kernel!(
+    avx512, "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma", 4, 4, 16,
+    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_fmadd_ps, |v| _mm512_reduce_add_ps(v)
+);
+tile_kernel!(
+    avx2, "avx2,fma", 2, 4, 8,
+    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_fmadd_ps, |v| sum256(v)
+);

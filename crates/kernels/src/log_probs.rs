@@ -1,0 +1,247 @@
+//! Output head, softmax and selection in one operation that never holds `[tokens, vocabulary]`.
+
+use std::sync::Arc;
+
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{Int, Tensor, TensorData, activation};
+use rayon::prelude::*;
+
+use crate::{
+    attention::maximum,
+    cpu::{Mat, product},
+    linear::product_with_rows,
+    op::{CpuOp, View, apply, on_cpu, tensor_of},
+    simd::{LANES, exp, fma, multiversion, sum_lanes},
+};
+
+/// What [`selected_log_probs`] returns, `[tokens]` each, in nats.
+#[derive(Clone, Debug)]
+pub struct SelectedLogProbs {
+    /// `log softmax(logits / temperature)[target]`.
+    pub logps: Tensor<1>,
+    /// Entropy of the whole distribution.
+    pub entropy: Tensor<1>,
+}
+
+/// Log-probability of one target a row, and the entropy, under
+/// `softmax(hidden · headᵀ / temperature)`.
+///
+/// The logits are made a block of rows at a time, again in the backward pass, so the memory does
+/// not grow with the number of rows. Both results are differentiable in `hidden` and `head`.
+///
+/// # Shapes
+/// `hidden` `[tokens, width]`, `head` `[vocabulary, width]`, one target a row.
+///
+/// # Panics
+/// When the shapes do not fit, a target is outside the vocabulary, or the temperature is not
+/// positive.
+pub fn selected_log_probs(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &Arc<[u32]>,
+    temperature: f64,
+) -> SelectedLogProbs {
+    let [tokens, width] = hidden.dims();
+    let [vocabulary, head_width] = head.dims();
+    assert_eq!(width, head_width, "selected_log_probs: width of hidden and head differ");
+    assert_eq!(tokens, targets.len(), "selected_log_probs: one target a row");
+    assert!(
+        targets.iter().all(|t| (*t as usize) < vocabulary),
+        "selected_log_probs: a target is outside the vocabulary of {vocabulary}"
+    );
+    assert!(temperature > 0.0, "selected_log_probs: temperature must be positive");
+    if !on_cpu(&hidden) || !on_cpu(&head) {
+        return selected_log_probs_composed(hidden, head, targets, temperature);
+    }
+    let op = LogProbs {
+        targets: targets.clone(),
+        scale: (1.0 / temperature) as f32,
+    };
+    let both: Tensor<2> = apply(op, [hidden.into_dispatch(), head.into_dispatch()]);
+    SelectedLogProbs {
+        logps: both.clone().narrow(0, 0, 1).reshape([tokens]),
+        entropy: both.narrow(0, 1, 1).reshape([tokens]),
+    }
+}
+
+/// [`selected_log_probs`] composed of Burn's operations, blocks of rows at a time.
+pub fn selected_log_probs_composed(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &Arc<[u32]>,
+    temperature: f64,
+) -> SelectedLogProbs {
+    let [tokens, _] = hidden.dims();
+    let block = rows_per_block(head.dims()[0]);
+    let (mut logps, mut entropies) = (Vec::new(), Vec::new());
+    for start in (0..tokens).step_by(block) {
+        let rows = block.min(tokens - start);
+        let logits = hidden.clone().narrow(0, start, rows).matmul(head.clone().transpose());
+        let all = activation::log_softmax(logits / temperature, 1);
+        let ids: Vec<i32> = targets[start..start + rows].iter().map(|t| *t as i32).collect();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, 1]), &hidden.device());
+        logps.push(all.clone().gather(1, ids).reshape([rows]));
+        let entropy = (all.clone().exp() * all).sum_dim(1).neg();
+        entropies.push(entropy.reshape([rows]));
+    }
+    if logps.is_empty() {
+        let none = hidden.reshape([0]);
+        return SelectedLogProbs { logps: none.clone(), entropy: none };
+    }
+    SelectedLogProbs {
+        logps: Tensor::cat(logps, 0),
+        entropy: Tensor::cat(entropies, 0),
+    }
+}
+
+/// Rows whose logits are held at a time: about 8 million numbers.
+fn rows_per_block(vocabulary: usize) -> usize {
+    ((1 << 23) / vocabulary.max(1)).clamp(16, 1024)
+}
+
+#[derive(Clone, Debug)]
+struct LogProbs {
+    targets: Arc<[u32]>,
+    scale: f32,
+}
+
+/// Per row, from the forward pass: log-sum-exp of the scaled logits, and the entropy.
+#[derive(Clone, Debug)]
+struct Saved(Arc<Vec<[f32; 2]>>);
+
+impl CpuOp<2> for LogProbs {
+    type Saved = Saved;
+
+    fn forward(&self, [hidden, head]: [&View; 2]) -> (FlexTensor, Saved) {
+        let [tokens, width] = hidden.dims();
+        let [vocabulary, _] = head.dims();
+        let block = rows_per_block(vocabulary);
+        let mut out = vec![0.0; 2 * tokens];
+        let mut saved = Vec::with_capacity(tokens);
+        for (i, rows) in hidden.data().chunks(block * width.max(1)).enumerate() {
+            let count = rows.len() / width.max(1);
+            let mut logits = product_with_rows(rows, head.data(), [count, width, vocabulary]);
+            let targets = &self.targets[i * block..i * block + count];
+            let results: Vec<[f32; 3]> = logits
+                .par_chunks_mut(vocabulary)
+                .zip(targets)
+                .map(|(row, target)| select(row, *target as usize, self.scale))
+                .collect();
+            for (j, [logp, log_sum, entropy]) in results.into_iter().enumerate() {
+                out[i * block + j] = logp;
+                out[tokens + i * block + j] = entropy;
+                saved.push([log_sum, entropy]);
+            }
+        }
+        (tensor_of(out, [2, tokens]), Saved(Arc::new(saved)))
+    }
+
+    fn backward(
+        &self,
+        [hidden, head]: [&View; 2],
+        Saved(saved): &Saved,
+        grad: &View,
+        wanted: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
+        let [tokens, width] = hidden.dims();
+        let [vocabulary, _] = head.dims();
+        let block = rows_per_block(vocabulary);
+        let (d_logp, d_entropy) = grad.data().split_at(tokens);
+        let mut d_hidden = vec![0.0; if wanted[0] { tokens * width } else { 0 }];
+        let mut d_head = vec![0.0; if wanted[1] { vocabulary * width } else { 0 }];
+        for (i, rows) in hidden.data().chunks(block * width.max(1)).enumerate() {
+            let count = rows.len() / width.max(1);
+            let first = i * block;
+            let mut logits = product_with_rows(rows, head.data(), [count, width, vocabulary]);
+            logits.par_chunks_mut(vocabulary).enumerate().for_each(|(j, row)| {
+                let at = first + j;
+                let target = self.targets[at] as usize;
+                row_gradient(row, target, self.scale, saved[at], d_logp[at], d_entropy[at]);
+            });
+            let d_logits = Mat::rows(&logits, vocabulary);
+            if wanted[0] {
+                let out = d_hidden[first * width..].as_mut_ptr();
+                let head = Mat::rows(head.data(), width);
+                // SAFETY: `out` holds `count` rows of `width` from row `first` on.
+                unsafe {
+                    let shape = [count, width, vocabulary];
+                    product(shape, d_logits, head, out, width, false, 1.0, true);
+                }
+            }
+            if wanted[1] {
+                // SAFETY: `d_head` is `[vocabulary, width]`.
+                unsafe {
+                    product(
+                        [vocabulary, width, count],
+                        d_logits.transposed(),
+                        Mat::rows(rows, width),
+                        d_head.as_mut_ptr(),
+                        width,
+                        i > 0,
+                        1.0,
+                        true,
+                    );
+                }
+            }
+        }
+        [
+            wanted[0].then(|| tensor_of(d_hidden, [tokens, width])),
+            wanted[1].then(|| tensor_of(d_head, [vocabulary, width])),
+        ]
+    }
+}
+
+multiversion! {
+    // Log-probability of the target, log-sum-exp and entropy of one row of logits, which is
+    // overwritten. With p = e / sum, H = log sum - Σ e (x - max) / sum.
+    fn select<F>(row: &mut [f32], target: usize, scale: f32) -> [f32; 3] {
+        for x in row.iter_mut() {
+            *x *= scale;
+        }
+        let chosen = row[target];
+        let max = maximum(row);
+        let mut sums = [0.0f32; LANES];
+        let mut weighted = [0.0f32; LANES];
+        let (chunks, tail) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for l in 0..LANES {
+                let shifted = chunk[l] - max;
+                let e = exp::<F>(shifted);
+                sums[l] += e;
+                weighted[l] = fma::<F>(e, shifted.max(-88.0), weighted[l]);
+            }
+        }
+        let mut sum = sum_lanes(sums);
+        let mut moment = sum_lanes(weighted);
+        for x in tail {
+            let shifted = *x - max;
+            let e = exp::<F>(shifted);
+            sum += e;
+            moment += e * shifted.max(-88.0);
+        }
+        let log_sum = sum.ln();
+        [chosen - max - log_sum, max + log_sum, log_sum - moment / sum]
+    }
+}
+
+multiversion! {
+    // d logp/d x_j = [j = target] - p_j;  d H/d x_j = -p_j (log p_j + H);  x = scale * logit.
+    fn row_gradient<F>(
+        row: &mut [f32], target: usize, scale: f32, saved: [f32; 2], d_logp: f32, d_entropy: f32,
+    ) {
+        let [log_sum, entropy] = saved;
+        if d_entropy == 0.0 {
+            let factor = -d_logp * scale;
+            for x in row.iter_mut() {
+                *x = exp::<F>(fma::<F>(*x, scale, -log_sum)) * factor;
+            }
+        } else {
+            for x in row.iter_mut() {
+                let logp = fma::<F>(*x, scale, -log_sum);
+                let p = exp::<F>(logp);
+                *x = -p * (d_logp + d_entropy * (logp.max(-88.0) + entropy)) * scale;
+            }
+        }
+        row[target] += d_logp * scale;
+    }
+}

@@ -1,0 +1,214 @@
+//! Every fused operation against its composed form: values and gradients, on awkward shapes.
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use togi_kernels::{self as fused, AttentionShape, KvCache, RotaryTable, composed};
+
+/// Numbers in [-1, 1) from a linear congruence: the same on every run.
+fn numbers(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+fn leaf<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
+    let data = TensorData::new(numbers(seed, shape.iter().product()), shape);
+    Tensor::from_data(data, &Device::flex().autodiff()).require_grad()
+}
+
+fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.into_data().to_vec().unwrap()
+}
+
+fn close(name: &str, a: &[f32], b: &[f32], tolerance: f32) {
+    assert_eq!(a.len(), b.len(), "{name}: lengths");
+    for (i, (x, y)) in a.iter().zip(b).enumerate() {
+        assert!(
+            (x - y).abs() <= tolerance * (1.0 + y.abs()),
+            "{name}[{i}]: fused {x}, composed {y}"
+        );
+    }
+}
+
+/// Value and gradients of `Σ out ∘ weights` for two forms of one operation.
+fn compare<const N: usize>(
+    name: &str,
+    inputs: [Tensor<2>; N],
+    a: impl Fn(&[Tensor<2>; N]) -> Tensor<2>,
+    b: impl Fn(&[Tensor<2>; N]) -> Tensor<2>,
+) {
+    let run = |f: &dyn Fn(&[Tensor<2>; N]) -> Tensor<2>| {
+        let out = f(&inputs);
+        let dims = out.dims();
+        let weights = Tensor::<2>::from_data(
+            TensorData::new(numbers(99, dims[0] * dims[1]), dims),
+            &Device::flex().autodiff(),
+        );
+        let grads = (out.clone() * weights).sum().backward();
+        let gradients: Vec<Vec<f32>> = inputs
+            .iter()
+            .map(|x| host(x.grad(&grads).expect("every input takes part")))
+            .collect();
+        (host(out.inner()), gradients)
+    };
+    let (value_a, grads_a) = run(&a);
+    let (value_b, grads_b) = run(&b);
+    close(name, &value_a, &value_b, 2e-5);
+    for (i, (x, y)) in grads_a.iter().zip(&grads_b).enumerate() {
+        close(&format!("{name}: gradient {i}"), x, y, 5e-5);
+    }
+}
+
+#[test]
+fn linear_matches() {
+    for [t, i, o] in [[1, 1, 1], [1, 16, 7], [5, 48, 130], [33, 17, 5], [70, 64, 96], [32, 32, 64]] {
+        compare(
+            &format!("linear {t}x{i}x{o}"),
+            [leaf(1, [t, i]), leaf(2, [o, i])],
+            |[x, w]| fused::linear(x.clone(), w.clone()),
+            |[x, w]| composed::linear(x.clone(), w.clone()),
+        );
+    }
+}
+
+#[test]
+fn a_row_of_a_skinny_product_does_not_depend_on_the_other_rows() {
+    let w: Tensor<2> = leaf(3, [200, 64]).inner();
+    let x: Tensor<2> = leaf(4, [13, 64]).inner();
+    let all = host(fused::linear(x.clone(), w.clone()));
+    for row in 0..13 {
+        let alone = host(fused::linear(x.clone().narrow(0, row, 1), w.clone()));
+        assert_eq!(alone, all[row * 200..(row + 1) * 200], "row {row}");
+    }
+}
+
+#[test]
+fn swiglu_matches() {
+    for shape in [[1, 1], [3, 17], [300, 128]] {
+        compare(
+            "swiglu",
+            [leaf(1, shape), leaf(2, shape)],
+            |[g, u]| fused::swiglu(g.clone() * 6.0, u.clone()),
+            |[g, u]| composed::swiglu(g.clone() * 6.0, u.clone()),
+        );
+    }
+}
+
+#[test]
+fn rms_norm_matches() {
+    for [t, d] in [[1, 1], [3, 17], [130, 64], [400, 100]] {
+        let weight = |w: &Tensor<2>| w.clone().reshape([d]);
+        compare(
+            "rms_norm",
+            [leaf(1, [t, d]), leaf(2, [1, d])],
+            |[x, w]| fused::rms_norm(x.clone(), weight(w), 1e-5),
+            |[x, w]| composed::rms_norm(x.clone(), weight(w), 1e-5),
+        );
+    }
+}
+
+#[test]
+fn rotary_matches() {
+    let table = RotaryTable::new(&[1.0, 0.3, 0.01], 50);
+    let positions: Arc<[u32]> = vec![0, 1, 2, 0, 49].into();
+    compare(
+        "rotary",
+        [leaf(1, [5, 18])],
+        |[x]| fused::rotary(x.clone(), &positions, &table),
+        |[x]| composed::rotary(x.clone(), &positions, &table),
+    );
+}
+
+#[test]
+fn attention_matches_on_ragged_sequences() {
+    let cases: [(&[usize], usize, usize, usize); 5] = [
+        (&[1], 1, 1, 2),
+        (&[3, 0, 1, 7], 4, 2, 8),
+        (&[70, 129, 2], 3, 1, 16),
+        (&[64, 65], 6, 3, 32),
+        (&[5, 5, 5], 5, 5, 6),
+    ];
+    for (lens, heads, kv_heads, head_dim) in cases {
+        let tokens: usize = lens.iter().sum();
+        let lens: Arc<[usize]> = lens.into();
+        let shape = AttentionShape { heads, kv_heads, head_dim };
+        let kv = [tokens, kv_heads * head_dim];
+        compare(
+            &format!("attention {lens:?}"),
+            [leaf(1, [tokens, heads * head_dim]), leaf(2, kv), leaf(3, kv)],
+            |[q, k, v]| fused::attention(q.clone() * 4.0, k.clone(), v.clone(), &lens, shape),
+            |[q, k, v]| composed::attention(q.clone() * 4.0, k.clone(), v.clone(), &lens, shape),
+        );
+    }
+}
+
+#[test]
+fn embedding_matches_with_repeated_ids() {
+    let ids: Arc<[u32]> = vec![4, 0, 4, 4, 2].into();
+    compare(
+        "embedding",
+        [leaf(1, [5, 9])],
+        |[w]| fused::embedding(w.clone(), &ids),
+        |[w]| composed::embedding(w.clone(), &ids),
+    );
+}
+
+#[test]
+fn selected_log_probs_match_with_their_entropy() {
+    for [n, d, v, temperature_tenths] in [[1, 4, 3, 10], [37, 16, 101, 7], [2000, 8, 4200, 10]] {
+        let temperature = temperature_tenths as f64 / 10.0;
+        let targets: Arc<[u32]> = (0..n).map(|i| (i * 7 % v) as u32).collect();
+        compare(
+            &format!("selected_log_probs {n}x{d}x{v}"),
+            [leaf(1, [n, d]), leaf(2, [v, d])],
+            |[h, w]| {
+                let r = fused::selected_log_probs(h.clone() * 3.0, w.clone(), &targets, temperature);
+                Tensor::stack(vec![r.logps, r.entropy], 0)
+            },
+            |[h, w]| {
+                let h = h.clone() * 3.0;
+                let r = composed::selected_log_probs(h, w.clone(), &targets, temperature);
+                Tensor::stack(vec![r.logps, r.entropy], 0)
+            },
+        );
+    }
+}
+
+#[test]
+fn attention_through_the_cache_equals_attention_over_the_whole_sequence() {
+    let shape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 8 };
+    let (len, split) = (21, 9);
+    let q: Tensor<2> = leaf(1, [len, 48]).inner();
+    let k: Tensor<2> = leaf(2, [len, 16]).inner();
+    let v: Tensor<2> = leaf(3, [len, 16]).inner();
+    let lens: Arc<[usize]> = vec![len].into();
+    let whole = host(composed::attention(q.clone(), k.clone(), v.clone(), &lens, shape));
+    let mut cache = KvCache::new(3, 32, shape, &Device::flex());
+    cache.write(2, 0, k.clone().narrow(0, 0, split), v.clone().narrow(0, 0, split));
+    for position in split..len {
+        let row = |x: &Tensor<2>| x.clone().narrow(0, position, 1);
+        let out = cache.step(row(&q), row(&k), row(&v), &[(2, position)]);
+        close("cache", &host(out), &whole[position * 48..(position + 1) * 48], 2e-5);
+    }
+}
+
+#[test]
+fn frozen_inputs_get_no_gradient() {
+    let device = Device::flex();
+    let w: Tensor<2> = Tensor::from_data(TensorData::new(numbers(1, 12), [3, 4]), &device);
+    let x = leaf(2, [5, 4]);
+    let grads = fused::linear(x.clone(), w.clone()).sum().backward();
+    assert!(x.grad(&grads).is_some());
+    let expected: Vec<f32> = (0..5)
+        .flat_map(|_| {
+            let w = host(w.clone());
+            (0..4).map(move |c| w[c] + w[4 + c] + w[8 + c]).collect::<Vec<_>>()
+        })
+        .collect();
+    close("dx", &host(x.grad(&grads).unwrap()), &expected, 1e-5);
+}
