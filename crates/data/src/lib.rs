@@ -1,1 +1,24 @@
-//! togi
+//! Records, formats, chat templates, tokenised samples and the lab. No tensors.
+//!
+//! Token ids are the only truth: text is tokenised once, each token keeps its role and its loss
+//! weight, and everything downstream works on ids.
+
+pub mod batch;
+pub mod error;
+pub mod formats;
+pub mod lab;
+pub mod layout;
+pub mod record;
+pub mod rng;
+pub mod sample;
+pub mod template;
+pub mod tokenize;
+pub mod tokenizer;
+
+pub use error::DataError;
+pub use formats::{Dataset, load};
+pub use layout::Layout;
+pub use record::{Content, Located, Message, Record};
+pub use sample::{PairSample, PromptSample, Role, Sample};
+pub use tokenize::{HhAs, LossOn, OverLong, TokenizeOptions};
+pub use tokenizer::{SpecialTokens, Tokenizer};

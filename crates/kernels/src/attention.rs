@@ -342,6 +342,13 @@ pub(crate) fn maximum(row: &[f32]) -> f32 {
     maxima.into_iter().fold(tail, f32::max)
 }
 
+multiversion! {
+    /// Softmax of one row of logits, in place.
+    pub fn softmax_in_place<F>(row: &mut [f32]) {
+        softmax_row::<F>(row);
+    }
+}
+
 /// Softmax of one row in place.
 #[inline(always)]
 pub(crate) fn softmax_row<const F: bool>(row: &mut [f32]) {

@@ -24,7 +24,7 @@ mod simd;
 mod swiglu;
 
 pub use adamw::{AdamWStep, adamw_step, sum_of_squares};
-pub use attention::{AttentionShape, attention};
+pub use attention::{AttentionShape, attention, softmax_in_place as softmax_row};
 pub use embedding::embedding;
 pub use kv_cache::KvCache;
 pub use linear::linear;

@@ -1,1 +1,22 @@
-//! togi
+//! Objectives, advantages and controllers as pure functions of tensors.
+//!
+//! One file an objective; a loss takes log-probabilities `[batch]` (or `[batch, time]` with a
+//! mask that is true where a token counts) and returns one unreduced value per pair, sequence or
+//! token. Reduction is the caller's, through [`normalisation`]. Nothing here sees a model, a
+//! tokenizer, a dataset or a file.
+
+pub mod bradley_terry;
+pub mod dpo;
+pub mod error;
+pub mod gae;
+pub mod ipo;
+pub mod kl;
+pub mod normalisation;
+pub mod pair;
+pub mod ppo;
+pub mod slic;
+pub mod whiten;
+
+pub use error::AlgoError;
+pub use normalisation::Normalisation;
+pub use pair::PairLogps;

@@ -1,1 +1,22 @@
-//! togi
+//! Training recipes and what they share. Files are the interface between stages: every stage can
+//! be run alone, interrupted and resumed.
+
+pub mod checkpoint;
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod metrics;
+pub mod offline;
+pub mod optimizer;
+pub mod ppo;
+pub mod preference;
+pub mod reward;
+
+pub mod rollout;
+pub mod run_folder;
+pub mod schedule;
+pub mod sft;
+
+pub use error::TrainError;
+pub use metrics::{Event, Observer, Row, Silent};
+pub use run_folder::RunFolder;

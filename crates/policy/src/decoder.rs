@@ -1,0 +1,342 @@
+//! The one decoder that serves every family: its configuration says which parts it has.
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use togi_data::{Sample, rng::CounterRng};
+use togi_kernels::{
+    AttentionShape, KvCache, RotaryTable, attention, embedding, linear, rms_norm, rotary, swiglu,
+};
+
+use crate::{
+    config::ModelConfig,
+    error::PolicyError,
+    lora::LoraConfig,
+    params::Params,
+    weights::Weights,
+};
+
+/// A causal language model, or one with a scalar head (`score.weight`).
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    /// What the model is.
+    pub config: ModelConfig,
+    /// Its parameters, off autodiff, under Hugging Face's names.
+    pub params: Params,
+    /// The adapter whose `lora_A` and `lora_B` are among the parameters, if any.
+    pub lora: Option<LoraConfig>,
+    device: Device,
+    table: RotaryTable,
+}
+
+/// Sequences of any lengths as one run of tokens, without padding.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// Token ids of all sequences.
+    pub ids: Arc<[u32]>,
+    /// Position of each token in its sequence.
+    pub positions: Arc<[u32]>,
+    /// Tokens of each sequence.
+    pub lens: Arc<[usize]>,
+}
+
+impl Packed {
+    /// Packs the sequences in the order given.
+    pub fn new<'a>(sequences: impl IntoIterator<Item = &'a [u32]>) -> Self {
+        let (mut ids, mut positions, mut lens) = (Vec::new(), Vec::new(), Vec::new());
+        for sequence in sequences {
+            ids.extend_from_slice(sequence);
+            positions.extend(0..sequence.len() as u32);
+            lens.push(sequence.len());
+        }
+        Self {
+            ids: ids.into(),
+            positions: positions.into(),
+            lens: lens.into(),
+        }
+    }
+
+    /// Where each sequence starts.
+    pub fn starts(&self) -> Vec<usize> {
+        let mut next = 0;
+        self.lens
+            .iter()
+            .map(|len| {
+                let start = next;
+                next += len;
+                start
+            })
+            .collect()
+    }
+}
+
+/// What attention does with keys and values: a whole packed batch, or one token more for each row.
+pub(crate) enum Attend<'a> {
+    Packed(&'a Arc<[usize]>),
+    /// As `Packed`, and the keys and values go into the given slots from position 0 on.
+    Prefill(&'a Arc<[usize]>, &'a mut [KvCache], &'a [usize]),
+    /// `(slot, position)` of each row.
+    Step(&'a mut [KvCache], &'a [(usize, usize)]),
+}
+
+impl Decoder {
+    /// Joins configuration and parameters.
+    ///
+    /// # Errors
+    /// When a parameter that the configuration asks for is missing or has another shape.
+    pub fn new(config: ModelConfig, params: Params, device: Device) -> Result<Self, PolicyError> {
+        config.check_params(&params)?;
+        let table = RotaryTable::new(
+            &config.inverse_frequencies(),
+            config.max_position_embeddings,
+        );
+        Ok(Self {
+            config,
+            params,
+            lora: None,
+            device: device.without_autodiff(),
+            table,
+        })
+    }
+
+    /// Where the parameters live; not on autodiff.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Weights for a training pass.
+    pub fn tracked(&self) -> Weights {
+        Weights::tracked(&self.params)
+    }
+
+    /// Weights for a pass without gradients.
+    pub fn frozen(&self) -> Weights {
+        Weights::frozen(&self.params)
+    }
+
+    /// The layout of the attention heads.
+    pub fn attention_shape(&self) -> AttentionShape {
+        AttentionShape {
+            heads: self.config.num_attention_heads,
+            kv_heads: self.config.num_key_value_heads,
+            head_dim: self.config.head_dim,
+        }
+    }
+
+    /// Last hidden states after the final norm, `[tokens, hidden_size]`.
+    ///
+    /// # Errors
+    /// When an id is outside the vocabulary or a sequence is longer than the model's positions.
+    pub fn hidden(&self, weights: &Weights, batch: &Packed) -> Result<Tensor<2>, PolicyError> {
+        self.check(batch)?;
+        self.run(weights, &batch.ids, &batch.positions, Attend::Packed(&batch.lens))
+    }
+
+    /// Scores of the scalar head at each sequence's last token, `[batch]`.
+    ///
+    /// # Errors
+    /// As [`Decoder::hidden`]; when a sequence is empty; when the model has no scalar head.
+    pub fn scores(
+        &self,
+        weights: &Weights,
+        sequences: &[&[u32]],
+    ) -> Result<Tensor<1>, PolicyError> {
+        let batch = Packed::new(sequences.iter().copied());
+        let mut last = Vec::with_capacity(sequences.len());
+        for (start, len) in batch.starts().into_iter().zip(batch.lens.iter()) {
+            if *len == 0 {
+                return Err(PolicyError::EmptySequence { index: last.len() });
+            }
+            last.push((start + len - 1) as u32);
+        }
+        let hidden = self.hidden(weights, &batch)?;
+        self.scalar_head(weights, hidden, last)
+    }
+
+    /// Scores of the scalar head where each scored token of the samples is predicted, in the
+    /// order and with the lengths of [`Decoder::log_probs`].
+    ///
+    /// # Errors
+    /// As [`Decoder::scores`].
+    pub fn values(&self, weights: &Weights, samples: &[&Sample]) -> Result<Tensor<1>, PolicyError> {
+        let batch = Packed::new(samples.iter().map(|sample| &sample.ids[..]));
+        let mut rows = Vec::new();
+        for (start, sample) in batch.starts().into_iter().zip(samples) {
+            rows.extend(sample.scored().map(|i| (start + i - 1) as u32));
+        }
+        let hidden = self.hidden(weights, &batch)?;
+        self.scalar_head(weights, hidden, rows)
+    }
+
+    fn scalar_head(
+        &self,
+        weights: &Weights,
+        hidden: Tensor<2>,
+        rows: Vec<u32>,
+    ) -> Result<Tensor<1>, PolicyError> {
+        let head = self.matrix(weights, SCORE_HEAD)?;
+        let count = rows.len();
+        // `embedding` is a gather of rows with a deterministic backward pass.
+        let rows = embedding(hidden, &rows.into());
+        Ok(linear(rows, head).reshape([count]))
+    }
+
+    /// The matrix that turns hidden states into logits, `[vocabulary, hidden_size]`.
+    pub(crate) fn head(&self, weights: &Weights) -> Result<Tensor<2>, PolicyError> {
+        let name = if self.config.tie_word_embeddings {
+            EMBEDDING
+        } else {
+            LM_HEAD
+        };
+        self.matrix(weights, name)
+    }
+
+    pub(crate) fn check(&self, batch: &Packed) -> Result<(), PolicyError> {
+        if let Some(id) = batch.ids.iter().find(|id| **id as usize >= self.config.vocab_size) {
+            return Err(PolicyError::TokenOutsideVocabulary {
+                id: *id,
+                vocab_size: self.config.vocab_size,
+            });
+        }
+        if let Some(len) = batch.lens.iter().find(|len| **len > self.table.positions()) {
+            return Err(PolicyError::TooLong {
+                tokens: *len,
+                limit: self.table.positions(),
+            });
+        }
+        Ok(())
+    }
+
+    fn matrix(&self, weights: &Weights, name: &str) -> Result<Tensor<2>, PolicyError> {
+        weights.matrix(name).ok_or_else(|| PolicyError::MissingTensors {
+            place: "the model".to_owned(),
+            names: vec![name.to_owned()],
+        })
+    }
+
+    fn vector(&self, weights: &Weights, name: &str) -> Result<Tensor<1>, PolicyError> {
+        weights.vector(name).ok_or_else(|| PolicyError::MissingTensors {
+            place: "the model".to_owned(),
+            names: vec![name.to_owned()],
+        })
+    }
+
+    pub(crate) fn run(
+        &self,
+        weights: &Weights,
+        ids: &Arc<[u32]>,
+        positions: &Arc<[u32]>,
+        mut attend: Attend<'_>,
+    ) -> Result<Tensor<2>, PolicyError> {
+        let eps = self.config.rms_norm_eps;
+        let mut x = embedding(self.matrix(weights, EMBEDDING)?, ids);
+        for layer in 0..self.config.num_hidden_layers {
+            let name = |part: &str| format!("model.layers.{layer}.{part}");
+            let norm = self.vector(weights, &name("input_layernorm.weight"))?;
+            let normed = rms_norm(x.clone(), norm, eps);
+            let attended = self.attend(weights, layer, normed, positions, &mut attend)?;
+            x = x + self.project(weights, &name("self_attn.o_proj"), attended)?;
+            let norm = self.vector(weights, &name("post_attention_layernorm.weight"))?;
+            let normed = rms_norm(x.clone(), norm, eps);
+            let gate = self.project(weights, &name("mlp.gate_proj"), normed.clone())?;
+            let up = self.project(weights, &name("mlp.up_proj"), normed)?;
+            x = x + self.project(weights, &name("mlp.down_proj"), swiglu(gate, up))?;
+        }
+        let norm = self.vector(weights, "model.norm.weight")?;
+        Ok(rms_norm(x, norm, eps))
+    }
+
+    fn attend(
+        &self,
+        weights: &Weights,
+        layer: usize,
+        x: Tensor<2>,
+        positions: &Arc<[u32]>,
+        attend: &mut Attend<'_>,
+    ) -> Result<Tensor<2>, PolicyError> {
+        let name = |part: &str| format!("model.layers.{layer}.self_attn.{part}");
+        let mut q = self.project(weights, &name("q_proj"), x.clone())?;
+        let mut k = self.project(weights, &name("k_proj"), x.clone())?;
+        let v = self.project(weights, &name("v_proj"), x)?;
+        if self.config.qk_norm {
+            q = self.head_norm(weights, &name("q_norm.weight"), q)?;
+            k = self.head_norm(weights, &name("k_norm.weight"), k)?;
+        }
+        let q = rotary(q, positions, &self.table);
+        let k = rotary(k, positions, &self.table);
+        let shape = self.attention_shape();
+        Ok(match attend {
+            Attend::Packed(lens) => attention(q, k, v, lens, shape),
+            Attend::Prefill(lens, caches, slots) => {
+                let mut start = 0;
+                for (len, slot) in lens.iter().zip(slots.iter()) {
+                    let rows = |x: &Tensor<2>| x.clone().narrow(0, start, *len);
+                    caches[layer].write(*slot, 0, rows(&k), rows(&v));
+                    start += len;
+                }
+                attention(q, k, v, lens, shape)
+            }
+            Attend::Step(caches, rows) => caches[layer].step(q, k, v, rows),
+        })
+    }
+
+    /// RMS norm of each head by itself (Qwen3).
+    fn head_norm(
+        &self,
+        weights: &Weights,
+        name: &str,
+        x: Tensor<2>,
+    ) -> Result<Tensor<2>, PolicyError> {
+        let [tokens, width] = x.dims();
+        let head_dim = self.config.head_dim;
+        let norm = self.vector(weights, name)?;
+        let heads = x.reshape([tokens * width / head_dim, head_dim]);
+        Ok(rms_norm(heads, norm, self.config.rms_norm_eps).reshape([tokens, width]))
+    }
+
+    /// A linear layer with its bias and its low-rank branch, where there are any:
+    /// `x Wᵀ + b + (alpha / r) (drop(x) Aᵀ) Bᵀ`.
+    fn project(
+        &self,
+        weights: &Weights,
+        name: &str,
+        x: Tensor<2>,
+    ) -> Result<Tensor<2>, PolicyError> {
+        let mut out = linear(x.clone(), self.matrix(weights, &format!("{name}.weight"))?);
+        if let Some(bias) = weights.vector(&format!("{name}.bias")) {
+            out = out + bias.unsqueeze();
+        }
+        if let Some(lora) = &self.lora
+            && let Some(a) = weights.matrix(&format!("{name}.lora_A.weight"))
+        {
+            let b = self.matrix(weights, &format!("{name}.lora_B.weight"))?;
+            let x = self.drop(weights, lora.dropout, name, x);
+            out = out + linear(linear(x, a), b) * lora.scale();
+        }
+        Ok(out)
+    }
+
+    /// Inverted dropout, keyed by the pass and the layer's name.
+    fn drop(&self, weights: &Weights, rate: f64, name: &str, x: Tensor<2>) -> Tensor<2> {
+        let Some(key) = weights.dropout().filter(|_| rate > 0.0) else {
+            return x;
+        };
+        let shape = x.dims();
+        let layer = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        let mut rng = CounterRng::new(key.seed, &[0x0064_726f_7000, key.pass, layer]);
+        let keep = (1.0 / (1.0 - rate)) as f32;
+        let mask: Vec<f32> = (0..shape[0] * shape[1])
+            .map(|_| if rng.next_f64() < rate { 0.0 } else { keep })
+            .collect();
+        x * Tensor::from_data(TensorData::new(mask, shape), &self.device)
+    }
+}
+
+/// Name of the embedding matrix.
+pub const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Name of the output head of models whose head is not the embedding.
+pub const LM_HEAD: &str = "lm_head.weight";
+/// Name of the scalar head of reward and value models.
+pub const SCORE_HEAD: &str = "score.weight";

@@ -1,0 +1,108 @@
+//! The tensors that one forward pass reads.
+
+use std::collections::HashMap;
+
+use burn::tensor::{Gradients, Tensor};
+
+use crate::params::Params;
+
+/// A view of [`Params`] for a forward pass: on autodiff where gradients are wanted.
+///
+/// The parameters themselves stay off autodiff, so that an optimiser can update them in place
+/// once the views are dropped.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    tensors: HashMap<String, (Vec<usize>, Tensor<1>)>,
+    trainable: Vec<String>,
+    dropout: Option<DropoutKey>,
+}
+
+/// Which random numbers a forward pass drops activations by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropoutKey {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Distinguishes forward passes: the same pass drops the same elements.
+    pub pass: u64,
+}
+
+impl Weights {
+    /// Leaves on autodiff for the trainable parameters, constants for the frozen ones.
+    pub fn tracked(params: &Params) -> Self {
+        let mut trainable = Vec::new();
+        let tensors = params
+            .iter()
+            .map(|(name, param)| {
+                let mut tensor = param.tensor.clone();
+                if param.trainable {
+                    trainable.push(name.to_owned());
+                    tensor = Tensor::from_inner(tensor).require_grad();
+                }
+                (name.to_owned(), (param.shape.clone(), tensor))
+            })
+            .collect();
+        Self {
+            tensors,
+            trainable,
+            dropout: None,
+        }
+    }
+
+    /// No autodiff at all.
+    pub fn frozen(params: &Params) -> Self {
+        let tensors = params
+            .iter()
+            .map(|(name, param)| (name.to_owned(), (param.shape.clone(), param.tensor.clone())))
+            .collect();
+        Self {
+            tensors,
+            trainable: Vec::new(),
+            dropout: None,
+        }
+    }
+
+    /// The same weights with dropout in the adapters, for training passes.
+    #[must_use]
+    pub fn with_dropout(mut self, key: DropoutKey) -> Self {
+        self.dropout = Some(key);
+        self
+    }
+
+    pub(crate) fn dropout(&self) -> Option<DropoutKey> {
+        self.dropout
+    }
+
+    /// True if there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// A tensor as a vector, if it is there.
+    pub(crate) fn vector(&self, name: &str) -> Option<Tensor<1>> {
+        self.tensors.get(name).map(|(_, tensor)| tensor.clone())
+    }
+
+    /// A tensor as a matrix, if it is there and has two dimensions.
+    pub(crate) fn matrix(&self, name: &str) -> Option<Tensor<2>> {
+        let (shape, tensor) = self.tensors.get(name)?;
+        let [rows, columns] = shape[..] else {
+            return None;
+        };
+        Some(tensor.clone().reshape([rows, columns]))
+    }
+
+    /// The gradients of the trainable parameters, in the order of the parameters; zeros for
+    /// those that took no part in the loss.
+    pub fn gradients(&self, grads: &mut Gradients) -> Vec<(String, Tensor<1>)> {
+        self.trainable
+            .iter()
+            .map(|name| {
+                let (_, tensor) = &self.tensors[name];
+                let grad = tensor
+                    .grad_remove(grads)
+                    .unwrap_or_else(|| tensor.clone().inner().zeros_like());
+                (name.clone(), grad)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,119 @@
+//! Rewards made of rewards.
+
+use crate::{Reward, Scorable, Score, Unscorable};
+
+/// A weighted sum; an answer that one member cannot score is unscorable.
+pub struct Weighted {
+    /// Members and their weights.
+    pub members: Vec<(f64, Box<dyn Reward>)>,
+}
+
+impl Reward for Weighted {
+    fn name(&self) -> String {
+        let parts: Vec<String> = self
+            .members
+            .iter()
+            .map(|(weight, member)| format!("{weight} {}", member.name()))
+            .collect();
+        parts.join(" + ")
+    }
+
+    fn score(&self, batch: &[Scorable<'_>]) -> Vec<Result<Score, Unscorable>> {
+        let all: Vec<_> = self.members.iter().map(|(_, member)| member.score(batch)).collect();
+        (0..batch.len())
+            .map(|i| {
+                let mut sum = 0.0;
+                for ((weight, _), scores) in self.members.iter().zip(&all) {
+                    sum += weight * scores[i].as_ref().map_err(Clone::clone)?.value;
+                }
+                Score::new(sum)
+            })
+            .collect()
+    }
+}
+
+/// Mean of the members minus `pessimism` times their standard deviation (Coste et al. 2023).
+pub struct Ensemble {
+    /// The members.
+    pub members: Vec<Box<dyn Reward>>,
+    /// Weight of the deviation.
+    pub pessimism: f64,
+}
+
+impl Reward for Ensemble {
+    fn name(&self) -> String {
+        format!("ensemble of {}", self.members.len())
+    }
+
+    fn score(&self, batch: &[Scorable<'_>]) -> Vec<Result<Score, Unscorable>> {
+        let all: Vec<_> = self.members.iter().map(|member| member.score(batch)).collect();
+        (0..batch.len())
+            .map(|i| {
+                let values: Vec<f64> = all
+                    .iter()
+                    .map(|scores| scores[i].as_ref().map(|s| s.value).map_err(Clone::clone))
+                    .collect::<Result<_, _>>()?;
+                let n = values.len() as f64;
+                let mean = values.iter().sum::<f64>() / n;
+                let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+                Score::new(mean - self.pessimism * variance.sqrt())
+            })
+            .collect()
+    }
+}
+
+/// Another reward, kept within bounds.
+pub struct Clipped {
+    /// The reward.
+    pub inner: Box<dyn Reward>,
+    /// Lowest and highest value.
+    pub bounds: (f64, f64),
+}
+
+impl Reward for Clipped {
+    fn name(&self) -> String {
+        format!("{} in [{}, {}]", self.inner.name(), self.bounds.0, self.bounds.1)
+    }
+
+    fn score(&self, batch: &[Scorable<'_>]) -> Vec<Result<Score, Unscorable>> {
+        let clip = |score: Score| Score {
+            value: score.value.clamp(self.bounds.0, self.bounds.1),
+            ..score
+        };
+        self.inner.score(batch).into_iter().map(|r| r.map(clip)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Contains, LabGold, LengthPenalty};
+
+    fn item<'a>(prompt: &'a str, completion: &'a str) -> Scorable<'a> {
+        Scorable { prompt, prompt_ids: &[1], completion, completion_ids: &[1, 2, 3] }
+    }
+
+    fn contains(text: &str) -> Box<dyn Reward> {
+        Box::new(Contains { text: text.to_owned() })
+    }
+
+    #[test]
+    fn combinators_do_what_they_say() {
+        let batch = [item("p", "ab")];
+        let penalty = Box::new(LengthPenalty { target: 1, weight: 0.25 });
+        let sum = Weighted { members: vec![(2.0, contains("a")), (1.0, penalty)] };
+        assert_eq!(sum.score(&batch)[0].as_ref().unwrap().value, 1.5);
+        let ensemble = Ensemble { members: vec![contains("a"), contains("z")], pessimism: 1.0 };
+        assert_eq!(ensemble.score(&batch)[0].as_ref().unwrap().value, 0.0);
+        let clipped = Clipped { inner: Box::new(sum), bounds: (-1.0, 1.0) };
+        assert_eq!(clipped.score(&batch)[0].as_ref().unwrap().value, 1.0);
+    }
+
+    #[test]
+    fn what_one_member_cannot_score_is_unscorable() {
+        let sum = Weighted { members: vec![(1.0, contains("a")), (1.0, Box::new(LabGold))] };
+        let results = sum.score(&[item("write a poem", "a"), item("name one colors", "sure red")]);
+        assert!(results[0].is_err());
+        assert_eq!(results[1].as_ref().unwrap().value, 2.0);
+    }
+}

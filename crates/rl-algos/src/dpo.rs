@@ -1,0 +1,94 @@
+//! Direct Preference Optimization and its closest relatives (Rafailov et al. 2023).
+
+use burn::tensor::Tensor;
+
+use crate::{
+    error::{AlgoError, positive, within},
+    pair::{PairLogps, log_ratios, log_sigmoid},
+};
+
+/// The margin `s_w - s_l` of log-ratios, `[batch]`, unscaled.
+///
+/// # Errors
+/// On tensors of different lengths or with non-finite values.
+pub fn margin(policy: &PairLogps, reference: &PairLogps) -> Result<Tensor<1>, AlgoError> {
+    let (chosen, rejected) = log_ratios(policy, reference)?;
+    Ok(chosen - rejected)
+}
+
+/// Implicit rewards `beta · s` of chosen and rejected, `[batch]` each, for logging.
+///
+/// # Errors
+/// As [`margin`].
+pub fn implicit_rewards(
+    policy: &PairLogps,
+    reference: &PairLogps,
+    beta: f64,
+) -> Result<(Tensor<1>, Tensor<1>), AlgoError> {
+    let (chosen, rejected) = log_ratios(policy, reference)?;
+    Ok((chosen.detach() * beta, rejected.detach() * beta))
+}
+
+/// DPO with conservative label smoothing (cDPO), one value a pair.
+///
+/// `-(1-ε) log σ(β h) - ε log σ(-β h)`, `h = s_w - s_l`; ε = 0 is eq. 7 of Rafailov et al. 2023,
+/// ε > 0 is Mitchell 2023, "A note on DPO with noisy preferences".
+///
+/// # Shapes and units
+/// Log-probabilities `[batch]` in nats, summed over completion tokens; the result `[batch]`.
+/// Gradients flow into `policy` only.
+///
+/// # Errors
+/// `beta` not positive, `label_smoothing` outside [0, 0.5], shapes, non-finite values.
+pub fn sigmoid_loss(
+    policy: &PairLogps,
+    reference: &PairLogps,
+    beta: f64,
+    label_smoothing: f64,
+) -> Result<Tensor<1>, AlgoError> {
+    positive("beta", beta)?;
+    within("label_smoothing", label_smoothing, 0.0..=0.5, "in [0, 0.5]")?;
+    let x = margin(policy, reference)? * beta;
+    let right = log_sigmoid(x.clone()).neg();
+    if label_smoothing == 0.0 {
+        return Ok(right);
+    }
+    let wrong = log_sigmoid(x.neg()).neg();
+    Ok(right * (1.0 - label_smoothing) + wrong * label_smoothing)
+}
+
+/// Robust DPO: unbiased under labels that are flipped with probability ε, one value a pair.
+///
+/// `[-(1-ε) log σ(β h) + ε log σ(-β h)] / (1 - 2ε)`; Chowdhury et al. 2024. It may be negative.
+///
+/// # Errors
+/// As [`sigmoid_loss`], with ε in [0, 0.5).
+pub fn robust_loss(
+    policy: &PairLogps,
+    reference: &PairLogps,
+    beta: f64,
+    label_smoothing: f64,
+) -> Result<Tensor<1>, AlgoError> {
+    positive("beta", beta)?;
+    within("label_smoothing", label_smoothing, 0.0..=0.499_999, "in [0, 0.5)")?;
+    let x = margin(policy, reference)? * beta;
+    let right = log_sigmoid(x.clone()).neg() * (1.0 - label_smoothing);
+    let wrong = log_sigmoid(x.neg()) * label_smoothing;
+    Ok((right + wrong) / (1.0 - 2.0 * label_smoothing))
+}
+
+/// Hinge loss on the margin, one value a pair: `max(0, 1 - β h)`.
+///
+/// TRL offers it as `hinge` and describes it as SLiC-like; it is not SLiC-HF, which has no
+/// reference model (see [`crate::slic`]). The form is eq. 10 of Liu et al. 2023 (RSO).
+///
+/// # Errors
+/// As [`sigmoid_loss`].
+pub fn hinge_loss(
+    policy: &PairLogps,
+    reference: &PairLogps,
+    beta: f64,
+) -> Result<Tensor<1>, AlgoError> {
+    positive("beta", beta)?;
+    Ok((margin(policy, reference)? * -beta + 1.0).clamp_min(0.0))
+}

@@ -1,0 +1,125 @@
+//! Rows from files or from the lab, as samples, split into training and held-out parts.
+
+use std::path::Path;
+
+use togi_data::{
+    DataError, Located, TokenizeOptions, Tokenizer, batch::Order,
+    lab::{self, AnnotatorConfig, Annotators, Split, Writer},
+};
+
+use crate::{config::DataSection, error::TrainError};
+
+/// Where rows come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataSource {
+    /// The lab makes what the recipe needs.
+    Lab,
+    /// Files to train on, and files that are held out.
+    Files {
+        /// Training files, read one after the other.
+        train: Vec<String>,
+        /// Held-out files; empty: a share of the training rows.
+        valid: Vec<String>,
+    },
+}
+
+/// What a recipe wants of the lab.
+#[derive(Clone, Copy, Debug)]
+pub enum LabRows {
+    /// Answers by a writer.
+    Answers(Writer),
+    /// Pairs of the demonstrator's answers, ordered by annotators.
+    Preferences(AnnotatorConfig),
+    /// Prompts.
+    Prompts,
+}
+
+/// Samples for training and held-out ones.
+#[derive(Clone, Debug)]
+pub struct Samples<T> {
+    /// To train on.
+    pub train: Vec<T>,
+    /// Held out.
+    pub valid: Vec<T>,
+    /// What was read, for people: layout, rows, dropped rows.
+    pub summary: String,
+}
+
+/// Reads or makes the rows of a recipe and turns them into samples.
+///
+/// # Errors
+/// Names file, line and field; an empty result is an error.
+pub fn samples<T>(
+    source: &DataSource,
+    wanted: LabRows,
+    section: &DataSection,
+    seed: u64,
+    tokenizer: &Tokenizer,
+    options: &TokenizeOptions,
+    tokenize: impl Fn(&Located, &Tokenizer, &TokenizeOptions) -> Result<Option<T>, DataError>,
+) -> Result<Samples<T>, TrainError> {
+    let mut layout = "lab".to_owned();
+    let (train, valid) = match source {
+        DataSource::Lab => {
+            let held_out = ((section.lab_rows as f64 * section.valid_fraction) as usize).max(64);
+            (
+                lab_rows(wanted, seed, Split::Train, section.lab_rows),
+                lab_rows(wanted, seed, Split::Valid, held_out),
+            )
+        }
+        DataSource::Files { train, valid } => {
+            let read = |files: &[String], layout: &mut String| -> Result<Vec<Located>, TrainError> {
+                let mut rows = Vec::new();
+                for file in files {
+                    let dataset = togi_data::load(Path::new(file))?;
+                    *layout = dataset.layout.columns().to_owned();
+                    rows.extend(dataset.records);
+                }
+                Ok(rows)
+            };
+            let mut rows = read(train, &mut layout)?;
+            let mut held_out = read(valid, &mut layout)?;
+            if valid.is_empty() {
+                // Which rows are held out is a matter of the seed, not of their order.
+                let count = (rows.len() as f64 * section.valid_fraction) as usize;
+                let mut chosen = Order::new(seed ^ 0x7661_6c69, rows.len()).batch(0, count);
+                chosen.sort_unstable();
+                for index in chosen.into_iter().rev() {
+                    held_out.push(rows.remove(index));
+                }
+            }
+            (rows, held_out)
+        }
+    };
+    let rows = train.len();
+    let convert = |rows: Vec<Located>| -> Result<Vec<T>, TrainError> {
+        let mut all = Vec::with_capacity(rows.len());
+        for row in &rows {
+            all.extend(tokenize(row, tokenizer, options)?);
+        }
+        Ok(all)
+    };
+    let (train, valid) = (convert(train)?, convert(valid)?);
+    let summary = format!(
+        "{layout}: {} training samples ({} too long, left out), {} held out",
+        train.len(),
+        rows - train.len(),
+        valid.len()
+    );
+    if train.is_empty() {
+        let reason = format!("no sample to train on: {summary}; raise data.max_length?");
+        return Err(TrainError::config("data", reason));
+    }
+    Ok(Samples { train, valid, summary })
+}
+
+fn lab_rows(wanted: LabRows, seed: u64, split: Split, count: usize) -> Vec<Located> {
+    match wanted {
+        LabRows::Answers(writer) => lab::answers(seed, split, count, &writer),
+        LabRows::Preferences(config) => {
+            let annotators = Annotators::new(seed, config);
+            lab::preferences(seed, split, count, &Writer::demonstrator(), &annotators)
+        }
+        LabRows::Prompts => lab::prompt_records(seed, split, count),
+    }
+}

@@ -1,0 +1,73 @@
+//! What can end a run.
+
+use std::path::PathBuf;
+
+use togi_data::DataError;
+use togi_policy::PolicyError;
+use togi_rl_algos::AlgoError;
+
+/// An error of a recipe. [`TrainError::is_input`] tells the user's mistakes (exit status 2) from
+/// failures while running (1).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The configuration is wrong.
+    #[error("{place}: {reason}")]
+    Config {
+        /// File, or `--set key`.
+        place: String,
+        /// What is wrong and what there is instead.
+        reason: String,
+    },
+    /// The data is wrong.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model is wrong, or failed.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// An objective got what it cannot work with.
+    #[error(transparent)]
+    Algo(#[from] AlgoError),
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The output folder cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// Something that has to hold in every run does not.
+    #[error("{stage}, step {step}: {reason}")]
+    Run {
+        /// The stage.
+        stage: String,
+        /// The step.
+        step: u64,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl TrainError {
+    /// True if the user's input or configuration is at fault.
+    pub fn is_input(&self) -> bool {
+        !matches!(self, Self::Io { .. } | Self::Run { .. } | Self::Algo(_))
+    }
+
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+
+    pub(crate) fn config(place: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Config { place: place.into(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,186 @@
+//! The loop of the recipes that learn from a fixed set of samples: SFT, reward models, preference
+//! optimisation. What they differ in is an [`Objective`].
+
+use std::time::Instant;
+
+use burn::tensor::Tensor;
+use serde_json::json;
+use togi_data::batch::Order;
+use togi_policy::{Decoder, DropoutKey, Weights};
+
+use crate::{
+    checkpoint::Checkpoint,
+    config::{LoopSection, OptimSection},
+    error::TrainError,
+    metrics::{Event, Observer, Row},
+    optimizer::AdamW,
+    run_folder::RunFolder,
+};
+
+/// A loss over numbered samples.
+pub trait Objective {
+    /// Samples to train on.
+    fn len(&self) -> usize;
+
+    /// True without samples.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tokens of a sample, for throughput.
+    fn tokens(&self, sample: usize) -> usize;
+
+    /// What the loss of these samples is divided by.
+    fn denominator(&self, batch: &[usize]) -> f64;
+
+    /// The loss of a part of a batch, already divided by the whole batch's `denominator`, and
+    /// metrics that add up over the parts.
+    ///
+    /// # Errors
+    /// When the model or the objective refuses the samples.
+    fn loss(
+        &self,
+        decoder: &Decoder,
+        weights: &Weights,
+        part: &[usize],
+        denominator: f64,
+    ) -> Result<(Tensor<1>, Row), TrainError>;
+
+    /// Metrics on held-out samples, at most `limit`; `loss` among them. `None` without any.
+    ///
+    /// # Errors
+    /// As [`Objective::loss`].
+    fn evaluate(&self, decoder: &Decoder, limit: usize) -> Result<Option<Row>, TrainError>;
+}
+
+/// Where a stage runs: its name, folder, seed and who is told.
+pub struct Stage<'a> {
+    /// Name in metrics and checkpoints.
+    pub name: &'a str,
+    /// The run folder.
+    pub run: &'a RunFolder,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Who is told.
+    pub observer: &'a mut dyn Observer,
+}
+
+/// Trains the decoder in place; goes on from the newest whole checkpoint of the stage, if any.
+/// Returns the last held-out metrics.
+///
+/// # Errors
+/// A loss or gradient that is not finite; files that cannot be written.
+pub fn train(
+    stage: &mut Stage<'_>,
+    decoder: &mut Decoder,
+    objective: &impl Objective,
+    optim: &OptimSection,
+    config: &LoopSection,
+) -> Result<Option<Row>, TrainError> {
+    let name = stage.name;
+    let mut adam = AdamW::new(&decoder.params);
+    let mut order = Order::new(stage.seed, objective.len());
+    let (mut step, mut best, mut worse) = (0, f64::INFINITY, 0);
+    let (found, skipped) = Checkpoint::newest(stage.run, name, decoder.device())?;
+    for reason in skipped {
+        stage.observer.on(Event::Message(&format!("passed over a broken checkpoint: {reason}")));
+    }
+    let mut stopped = false;
+    if let Some((at, mut checkpoint)) = found {
+        checkpoint.restore("model", decoder, &mut adam, at)?;
+        step = at;
+        best = checkpoint.state["best"].as_f64().unwrap_or(f64::INFINITY);
+        worse = checkpoint.state["worse"].as_u64().unwrap_or(0);
+        stopped = checkpoint.state["stopped"].as_bool().unwrap_or(false);
+    }
+    stage.observer.on(Event::Stage { name, step, total: config.max_steps });
+    let mut last_eval = None;
+    while step < config.max_steps && !stopped {
+        let started = Instant::now();
+        let batch = order.batch(step, config.batch_size);
+        let denominator = objective.denominator(&batch);
+        let mut row = Row::default();
+        let mut total: Option<Vec<(String, Tensor<1>)>> = None;
+        for (part_index, part) in batch.chunks(config.micro_batch_size).enumerate() {
+            let pass = step * batch.len() as u64 + part_index as u64;
+            let weights = decoder.tracked().with_dropout(DropoutKey { seed: stage.seed, pass });
+            let (loss, part_row) = objective.loss(decoder, &weights, part, denominator)?;
+            row.merge(&part_row);
+            let mut grads = loss.backward();
+            accumulate(&mut total, weights.gradients(&mut grads));
+        }
+        row.check(name, step + 1)?;
+        let lr = optim.rate(step, config.max_steps);
+        let grads = total.unwrap_or_default();
+        row.set("grad_norm", adam.update(&mut decoder.params, grads, optim, lr));
+        row.set("learning_rate", lr);
+        row.check(name, step + 1)?;
+        step += 1;
+        stage.run.append("metrics.jsonl", &row.to_json(name, step))?;
+        let tokens: usize = batch.iter().map(|i| objective.tokens(*i)).sum();
+        let seconds = started.elapsed().as_secs_f64();
+        let tokens_per_second = tokens as f64 / seconds;
+        let mut timing = Row::default();
+        timing.set("seconds", seconds);
+        timing.set("tokens_per_second", tokens_per_second);
+        stage.run.append("timings.jsonl", &timing.to_json(name, step))?;
+        stage.observer.on(Event::Step { step, row: &row, tokens_per_second });
+
+        let last = step == config.max_steps;
+        if (last || (config.eval_every > 0 && step % config.eval_every == 0))
+            && let Some(eval) = objective.evaluate(decoder, config.eval_samples)?
+        {
+            let mut named = Row::default();
+            for (metric, value) in eval.iter() {
+                named.set(&format!("val/{metric}"), value);
+            }
+            named.check(name, step)?;
+            stage.run.append("metrics.jsonl", &named.to_json(name, step))?;
+            stage.observer.on(Event::Eval { step, row: &named });
+            let loss = eval.get("loss").unwrap_or(f64::INFINITY);
+            worse = if loss < best { 0 } else { worse + 1 };
+            best = best.min(loss);
+            stopped = config.patience > 0 && worse >= config.patience;
+            if stopped {
+                let text = format!("stopped at step {step}: no improvement in {worse} evaluations");
+                stage.observer.on(Event::Message(&text));
+            }
+            last_eval = Some(named);
+        }
+        let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
+        if last || due || stopped {
+            let mut checkpoint = Checkpoint::default();
+            checkpoint.add("model", decoder, &adam);
+            let best = best.is_finite().then_some(best);
+            checkpoint.state = json!({"best": best, "worse": worse, "stopped": stopped});
+            checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
+        }
+    }
+    stage.observer.on(Event::Done);
+    Ok(last_eval)
+}
+
+/// Adds gradients up.
+pub(crate) fn accumulate(
+    total: &mut Option<Vec<(String, Tensor<1>)>>,
+    grads: Vec<(String, Tensor<1>)>,
+) {
+    match total {
+        None => *total = Some(grads),
+        Some(total) => {
+            for ((_, sum), (_, grad)) in total.iter_mut().zip(grads) {
+                *sum = sum.clone() + grad;
+            }
+        }
+    }
+}
+
+/// A scalar tensor on the host.
+pub(crate) fn number(x: &Tensor<1>) -> f64 {
+    host(x).iter().sum()
+}
+
+/// A tensor's values on the host.
+pub(crate) fn host<const D: usize>(x: &Tensor<D>) -> Vec<f64> {
+    x.clone().detach().into_data().convert::<f64>().iter::<f64>().collect()
+}

@@ -1,0 +1,572 @@
+//! PPO for language models, in the order of Huang et al. 2024, "The N+ implementation details of
+//! RLHF with PPO": sample at a temperature, score the text, penalise a missing end token, subtract
+//! the per-token KL, estimate advantages, whiten them, and take clipped steps for several epochs.
+//!
+//! The value model is a network of its own. Left out: an entropy bonus, and sharing the policy's
+//! trunk with the value head.
+
+use std::time::Instant;
+
+use burn::tensor::{Bool, Tensor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use togi_data::{PromptSample, Sample, Tokenizer, batch::Order, rng::CounterRng};
+use togi_policy::{
+    Decoder, DropoutKey, Finish, LoraConfig, Sampling,
+    log_probs::{completion_mask, pad},
+};
+use togi_reward::Reward;
+use togi_rl_algos::{
+    Normalisation,
+    gae::gae,
+    kl::{KlController, KlEstimator, kl_per_token},
+    ppo::{policy_loss, token_rewards, value_loss},
+    whiten::{whiten, whiten_keep_mean},
+};
+
+use crate::{
+    checkpoint::Checkpoint,
+    config::{DataSection, OptimSection, RecipeConfig, at_least_one, positive, within},
+    error::TrainError,
+    metrics::{Event, Row},
+    offline::{Stage, accumulate, host},
+    optimizer::AdamW,
+    rollout::{Rollout, rollouts, scores},
+};
+
+/// What the value model starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValueInit {
+    /// The reward model (Stiennon et al. 2020).
+    RewardModel,
+    /// The policy, with a head of zeros.
+    ZeroHead,
+}
+
+/// Configuration of the recipe `ppo`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PpoConfig {
+    /// Of prompts' order, sampling and minibatches.
+    pub seed: u64,
+    /// Rollout batches.
+    pub max_steps: u64,
+    /// Prompts, and so completions, a step.
+    pub prompts_per_step: usize,
+    /// Passes over each step's completions.
+    pub epochs: u64,
+    /// Completions an update.
+    pub minibatch_size: usize,
+    /// Completions that go through the model at a time.
+    pub micro_batch_size: usize,
+    /// How completions are drawn. Log-probabilities are taken at the same temperature.
+    pub sampling: Sampling,
+    /// Weight of the per-token KL penalty at first.
+    pub kl_coef: f64,
+    /// How the KL is estimated from a sample.
+    pub kl_estimator: KlEstimator,
+    /// How its weight moves.
+    pub kl_controller: KlController,
+    /// Discount.
+    pub gamma: f64,
+    /// Decay of the advantage estimator.
+    pub gae_lambda: f64,
+    /// Clip of the ratio.
+    pub clip_eps: f64,
+    /// Clip of the value's change.
+    pub value_clip_eps: f64,
+    /// Weight of the value loss.
+    pub vf_coef: f64,
+    /// Remove mean and scale of the advantages.
+    pub whiten_advantages: bool,
+    /// Remove the scale of the rewards, keeping their mean.
+    pub whiten_rewards: bool,
+    /// Subtracted from the score of a completion that did not end.
+    pub missing_eos_penalty: f64,
+    /// Scores are kept within plus and minus this; 0: not.
+    pub score_clip: f64,
+    /// Shift and scale scores by their running mean and deviation.
+    pub normalise_scores: bool,
+    /// End a step's epochs when the approximate KL to the sampling policy passes this; 0: never.
+    pub target_kl: f64,
+    /// What the value model starts from.
+    pub value_init: ValueInit,
+    /// The policy's optimiser.
+    pub optim: OptimSection,
+    /// The value model's learning rate.
+    pub value_learning_rate: f64,
+    /// Data.
+    pub data: DataSection,
+    /// Steps between checkpoints; 0: at the end only.
+    pub checkpoint_every: u64,
+    /// Checkpoints that are kept.
+    pub keep_checkpoints: usize,
+    /// Train an adapter of the policy instead of its weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+}
+
+impl Default for PpoConfig {
+    /// TRL 1.12's and the paper's where they agree.
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            max_steps: 100,
+            prompts_per_step: 64,
+            epochs: 4,
+            minibatch_size: 32,
+            micro_batch_size: 8,
+            sampling: Sampling { temperature: 0.7, ..Sampling::default() },
+            kl_coef: 0.05,
+            kl_estimator: KlEstimator::K1,
+            kl_controller: KlController::Fixed,
+            gamma: 1.0,
+            gae_lambda: 0.95,
+            clip_eps: 0.2,
+            value_clip_eps: 0.2,
+            vf_coef: 0.1,
+            whiten_advantages: true,
+            whiten_rewards: false,
+            missing_eos_penalty: 1.0,
+            score_clip: 0.0,
+            normalise_scores: false,
+            target_kl: 0.0,
+            value_init: ValueInit::RewardModel,
+            optim: OptimSection { learning_rate: 3e-6, eps: 1e-5, ..OptimSection::default() },
+            value_learning_rate: 3e-6,
+            data: DataSection::default(),
+            checkpoint_every: 20,
+            keep_checkpoints: 2,
+            lora: None,
+        }
+    }
+}
+
+impl RecipeConfig for PpoConfig {
+    fn validate(&self) -> Result<(), TrainError> {
+        at_least_one("max_steps", self.max_steps as usize)?;
+        at_least_one("prompts_per_step", self.prompts_per_step)?;
+        at_least_one("epochs", self.epochs as usize)?;
+        at_least_one("minibatch_size", self.minibatch_size)?;
+        at_least_one("micro_batch_size", self.micro_batch_size)?;
+        at_least_one("keep_checkpoints", self.keep_checkpoints)?;
+        self.sampling.validate()?;
+        positive("sampling.temperature", self.sampling.temperature)?;
+        if self.sampling.top_k > 0 || self.sampling.top_p < 1.0 || self.sampling.min_p > 0.0 {
+            let reason = "top_k, top_p and min_p change the distribution that is sampled from, \
+                          and PPO's ratio is taken on the whole one";
+            return Err(TrainError::config("sampling", reason));
+        }
+        within("kl_coef", self.kl_coef, 0.0, f64::MAX)?;
+        self.kl_controller.validate()?;
+        within("gamma", self.gamma, 0.0, 1.0)?;
+        within("gae_lambda", self.gae_lambda, 0.0, 1.0)?;
+        positive("clip_eps", self.clip_eps)?;
+        positive("value_clip_eps", self.value_clip_eps)?;
+        within("vf_coef", self.vf_coef, 0.0, f64::MAX)?;
+        within("missing_eos_penalty", self.missing_eos_penalty, 0.0, f64::MAX)?;
+        within("score_clip", self.score_clip, 0.0, f64::MAX)?;
+        within("target_kl", self.target_kl, 0.0, f64::MAX)?;
+        positive("value_learning_rate", self.value_learning_rate)?;
+        self.optim.validate()?;
+        self.data.validate()?;
+        if let Some(lora) = &self.lora {
+            lora.validate()?;
+        }
+        Ok(())
+    }
+}
+
+/// How far the first minibatch's ratio may be from 1: it was sampled and scored by one model.
+pub const RATIO_TOLERANCE: f64 = 1e-5;
+
+/// Running mean and variance of scores (Welford, in batches).
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Moments {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Moments {
+    fn add(&mut self, values: &[f64]) {
+        for value in values {
+            self.count += 1.0;
+            let off = value - self.mean;
+            self.mean += off / self.count;
+            self.squares += off * (value - self.mean);
+        }
+    }
+
+    fn deviation(&self) -> f64 {
+        (self.squares / (self.count - 1.0).max(1.0)).sqrt().max(1e-8)
+    }
+}
+
+/// What the models of a PPO run are.
+pub struct Models<'a> {
+    /// Is trained.
+    pub policy: &'a mut Decoder,
+    /// Stays as it is.
+    pub reference: &'a Decoder,
+    /// Is trained; has a scalar head.
+    pub value: &'a mut Decoder,
+    /// Scores completions.
+    pub reward: &'a dyn Reward,
+    /// Turns tokens into text.
+    pub tokenizer: &'a Tokenizer,
+}
+
+/// One step's completions with everything that stays fixed over its epochs.
+struct Experience {
+    rollouts: Vec<Rollout>,
+    logps: Vec<Vec<f64>>,
+    values: Vec<Vec<f64>>,
+    advantages: Vec<Vec<f64>>,
+    returns: Vec<Vec<f64>>,
+}
+
+/// Trains the policy and the value model in place; goes on from the newest whole checkpoint.
+///
+/// # Errors
+/// Unscorable completions; a first ratio that is not 1; a loss that is not finite; files that
+/// cannot be written.
+pub fn train(
+    stage: &mut Stage<'_>,
+    models: &mut Models<'_>,
+    prompts: &[PromptSample],
+    config: &PpoConfig,
+) -> Result<(), TrainError> {
+    let name = stage.name;
+    let mut adam = AdamW::new(&models.policy.params);
+    let mut value_adam = AdamW::new(&models.value.params);
+    let mut order = Order::new(stage.seed, prompts.len());
+    let (mut step, mut kl_coef, mut moments) = (0, config.kl_coef, Moments::default());
+    let (found, skipped) = Checkpoint::newest(stage.run, name, models.policy.device())?;
+    for reason in skipped {
+        stage.observer.on(Event::Message(&format!("passed over a broken checkpoint: {reason}")));
+    }
+    if let Some((at, mut checkpoint)) = found {
+        let updates = |key: &str| checkpoint.state[key].as_u64().unwrap_or(0);
+        let (policy_updates, value_updates) = (updates("policy_updates"), updates("value_updates"));
+        checkpoint.restore("policy", models.policy, &mut adam, policy_updates)?;
+        checkpoint.restore("value", models.value, &mut value_adam, value_updates)?;
+        kl_coef = checkpoint.state["kl_coef"].as_f64().unwrap_or(kl_coef);
+        moments = serde_json::from_value(checkpoint.state["moments"].clone()).unwrap_or_default();
+        step = at;
+    }
+    stage.observer.on(Event::Stage { name, step, total: config.max_steps });
+    while step < config.max_steps {
+        let started = Instant::now();
+        let chosen: Vec<&PromptSample> = order
+            .batch(step, config.prompts_per_step)
+            .into_iter()
+            .map(|i| &prompts[i])
+            .collect();
+        let mut row = Row::default();
+        let experience =
+            gather(stage, models, &chosen, config, step, kl_coef, &mut moments, &mut row)?;
+        let rate = |peak: f64| {
+            peak * config.optim.schedule.factor(step, config.optim.warmup_steps, config.max_steps)
+        };
+        let rates = (rate(config.optim.learning_rate), rate(config.value_learning_rate));
+        let mut optimisers = (&mut adam, &mut value_adam);
+        optimise(stage, models, &experience, config, step, rates, &mut optimisers, &mut row)?;
+        row.set("objective/kl_coef", kl_coef);
+        row.set("learning_rate", rates.0);
+        row.check(name, step + 1)?;
+        let kl = row.get("objective/kl").unwrap_or(0.0);
+        kl_coef = config.kl_controller.update(kl_coef, kl, chosen.len())?;
+        step += 1;
+        stage.run.append("metrics.jsonl", &row.to_json(name, step))?;
+        write_samples(stage, &experience.rollouts, step)?;
+        let tokens: usize = experience.rollouts.iter().map(|r| r.sample.len()).sum();
+        let seconds = started.elapsed().as_secs_f64();
+        let tokens_per_second = tokens as f64 / seconds;
+        let mut timing = Row::default();
+        timing.set("seconds", seconds);
+        timing.set("tokens_per_second", tokens_per_second);
+        stage.run.append("timings.jsonl", &timing.to_json(name, step))?;
+        stage.observer.on(Event::Step { step, row: &row, tokens_per_second });
+        let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
+        if due || step == config.max_steps {
+            let mut checkpoint = Checkpoint::default();
+            checkpoint.add("policy", models.policy, &adam);
+            checkpoint.add("value", models.value, &value_adam);
+            checkpoint.state = json!({
+                "kl_coef": kl_coef,
+                "moments": moments,
+                "policy_updates": adam.step,
+                "value_updates": value_adam.step,
+            });
+            checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
+        }
+    }
+    stage.observer.on(Event::Done);
+    Ok(())
+}
+
+/// The first completions of a step, for people.
+fn write_samples(stage: &Stage<'_>, rollouts: &[Rollout], step: u64) -> Result<(), TrainError> {
+    for rollout in rollouts.iter().take(2) {
+        let row: Map<String, Value> = Map::from_iter([
+            ("stage".to_owned(), Value::from(stage.name)),
+            ("step".to_owned(), Value::from(step)),
+            ("prompt".to_owned(), Value::from(rollout.prompt.as_str())),
+            ("completion".to_owned(), Value::from(rollout.text.as_str())),
+        ]);
+        stage.run.append("samples.jsonl", &row)?;
+    }
+    Ok(())
+}
+
+/// Values of one scored token each, split by sample.
+fn split(values: &Tensor<1>, lens: impl Iterator<Item = usize>) -> Vec<Vec<f64>> {
+    let all = host(values);
+    let mut start = 0;
+    lens.map(|len| {
+        start += len;
+        all[start - len..start].to_vec()
+    })
+    .collect()
+}
+
+fn join(rows: &[Vec<f64>], device: &burn::tensor::Device) -> Tensor<2> {
+    let data: Vec<f32> = rows.iter().flatten().map(|x| *x as f32).collect();
+    let lens: Vec<usize> = rows.iter().map(Vec::len).collect();
+    let count = data.len();
+    pad(Tensor::from_data(burn::tensor::TensorData::new(data, [count]), device), &lens)
+}
+
+fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
+    let (sum, count) = values.into_iter().fold((0.0, 0.0), |(s, n), x| (s + x, n + 1.0));
+    sum / f64::max(count, 1.0)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn gather(
+    stage: &Stage<'_>,
+    models: &Models<'_>,
+    prompts: &[&PromptSample],
+    config: &PpoConfig,
+    step: u64,
+    kl_coef: f64,
+    moments: &mut Moments,
+    row: &mut Row,
+) -> Result<Experience, TrainError> {
+    let temperature = config.sampling.temperature;
+    let first = step * config.prompts_per_step as u64;
+    let (policy, tokenizer) = (&*models.policy, models.tokenizer);
+    let rollouts = rollouts(policy, tokenizer, prompts, &config.sampling, stage.seed, first)?;
+    let scored = scores(models.reward, &rollouts, stage.name, step + 1)?;
+    let raw: Vec<f64> = scored.iter().map(|s| s.value).collect();
+    let unended = |r: &Rollout| r.finish == Finish::Length;
+    let mut adjusted = raw.clone();
+    if config.normalise_scores {
+        moments.add(&raw);
+        for score in &mut adjusted {
+            *score = (*score - moments.mean) / moments.deviation();
+        }
+    }
+    for (score, rollout) in adjusted.iter_mut().zip(&rollouts) {
+        if config.score_clip > 0.0 {
+            *score = score.clamp(-config.score_clip, config.score_clip);
+        }
+        if unended(rollout) {
+            *score -= config.missing_eos_penalty;
+        }
+    }
+
+    let (policy_weights, reference_weights, value_weights) =
+        (models.policy.frozen(), models.reference.frozen(), models.value.frozen());
+    let (mut logps, mut reference, mut values, mut entropy) = (vec![], vec![], vec![], vec![]);
+    for part in rollouts.chunks(config.micro_batch_size) {
+        let samples: Vec<&Sample> = part.iter().map(|r| &r.sample).collect();
+        let lens = || part.iter().map(|r| r.completion().len());
+        let ours = policy.log_probs(&policy_weights, &samples, temperature)?;
+        let theirs = models.reference.log_probs(&reference_weights, &samples, temperature)?;
+        logps.extend(split(&ours.values, lens()));
+        entropy.extend(host(&ours.entropy));
+        reference.extend(split(&theirs.values, lens()));
+        values.extend(split(&models.value.values(&value_weights, &samples)?, lens()));
+    }
+    let mismatch = rollouts
+        .iter()
+        .zip(&logps)
+        .flat_map(|(r, l)| r.sampler_logps.iter().zip(l))
+        .map(|(a, b)| (f64::from(*a) - b).abs())
+        .fold(0.0, f64::max);
+
+    let device = policy.device();
+    let lens: Vec<usize> = logps.iter().map(Vec::len).collect();
+    let mask: Tensor<2, Bool> = completion_mask(&lens, device);
+    let ours = join(&logps, device);
+    let theirs = join(&reference, device);
+    let kl = kl_per_token(&ours, &theirs, config.kl_estimator)?;
+    let score_data: Vec<f32> = adjusted.iter().map(|s| *s as f32).collect();
+    let count = score_data.len();
+    let score_data = burn::tensor::TensorData::new(score_data, [count]);
+    let score_tensor = Tensor::<1>::from_data(score_data, device);
+    let mut rewards = token_rewards(&score_tensor, &kl, &mask, kl_coef)?;
+    if config.whiten_rewards {
+        rewards = whiten_keep_mean(&rewards, &mask)?;
+    }
+    let estimated = gae(&rewards, &join(&values, device), &mask, config.gamma, config.gae_lambda)?;
+    let mut advantages = estimated.advantages;
+    if config.whiten_advantages {
+        advantages = whiten(&advantages, &mask)?;
+    }
+
+    row.set("objective/scores", mean(raw.iter().copied()));
+    for (part, _) in &scored[0].parts {
+        let of = |s: &togi_reward::Score| s.parts.iter().find(|p| p.0 == *part).map_or(0.0, |p| p.1);
+        row.set(&format!("objective/scores/{part}"), mean(scored.iter().map(of)));
+    }
+    let sums = |rows: &[Vec<f64>]| rows.iter().map(|r| r.iter().sum::<f64>()).collect::<Vec<_>>();
+    let sequence_kl = sums(&logps).iter().zip(sums(&reference)).map(|(a, b)| a - b).collect::<Vec<_>>();
+    row.set("objective/kl", mean(sequence_kl.iter().copied()));
+    row.set("objective/entropy", mean(entropy));
+    let non_score = -kl_coef * mean(sequence_kl);
+    row.set("objective/non_score_reward", non_score);
+    row.set("objective/rlhf_reward", mean(adjusted) + non_score);
+    row.set("completions/mean_length", mean(lens.iter().map(|l| *l as f64)));
+    let unended = rollouts.iter().filter(|r| unended(r)).count();
+    row.set("completions/clipped_ratio", unended as f64 / rollouts.len() as f64);
+    row.set("sampling/logp_difference_max", mismatch);
+
+    let rows = |x: &Tensor<2>| -> Vec<Vec<f64>> {
+        let time = x.dims()[1];
+        let all = host(x);
+        lens.iter().enumerate().map(|(i, len)| all[i * time..i * time + len].to_vec()).collect()
+    };
+    let (advantages, returns) = (rows(&advantages), rows(&estimated.returns));
+    Ok(Experience { rollouts, logps, values, advantages, returns })
+}
+
+#[allow(clippy::too_many_arguments)]
+fn optimise(
+    stage: &Stage<'_>,
+    models: &mut Models<'_>,
+    experience: &Experience,
+    config: &PpoConfig,
+    step: u64,
+    rates: (f64, f64),
+    optimisers: &mut (&mut AdamW, &mut AdamW),
+    row: &mut Row,
+) -> Result<(), TrainError> {
+    let temperature = config.sampling.temperature;
+    let count = experience.rollouts.len();
+    let device = models.policy.device().clone();
+    let mut updates = 0.0;
+    let mut sums = Row::default();
+    let mut last = Row::default();
+    'epochs: for epoch in 0..config.epochs {
+        let mut shuffled: Vec<usize> = (0..count).collect();
+        CounterRng::new(stage.seed, &[0x6d69_6e69, step, epoch]).shuffle(&mut shuffled);
+        for (number, minibatch) in shuffled.chunks(config.minibatch_size).enumerate() {
+            let tokens: usize = minibatch.iter().map(|i| experience.logps[*i].len()).sum();
+            let normalisation = Normalisation::Token { denominator: tokens as f64 };
+            let (mut grads, mut value_grads) = (None, None);
+            let mut parts = Row::default();
+            let mut first_ratio_error: f64 = 0.0;
+            for (part_number, part) in minibatch.chunks(config.micro_batch_size).enumerate() {
+                let samples: Vec<&Sample> =
+                    part.iter().map(|i| &experience.rollouts[*i].sample).collect();
+                let pick = |rows: &[Vec<f64>]| -> Tensor<2> {
+                    let rows: Vec<Vec<f64>> = part.iter().map(|i| rows[*i].clone()).collect();
+                    join(&rows, &device)
+                };
+                let pass = ((step * config.epochs + epoch) << 20)
+                    + (number * config.minibatch_size + part_number) as u64;
+                let first = epoch == 0 && number == 0;
+                let mut weights = models.policy.tracked();
+                if !first {
+                    // The first minibatch is free of dropout: its ratio must be 1.
+                    weights = weights.with_dropout(DropoutKey { seed: stage.seed, pass });
+                }
+                let (logps, mask) =
+                    models.policy.log_probs(&weights, &samples, temperature)?.padded();
+                let loss = policy_loss(
+                    &logps,
+                    &pick(&experience.logps),
+                    &pick(&experience.advantages),
+                    &mask,
+                    config.clip_eps,
+                )?;
+                if first {
+                    let off = host(&loss.ratio).into_iter().map(|r| (r - 1.0).abs());
+                    first_ratio_error = off.fold(first_ratio_error, f64::max);
+                }
+                let n = tokens as f64;
+                let mean = |x: &Tensor<2>| host(x).iter().sum::<f64>() / n;
+                let inside: Vec<bool> = mask.clone().into_data().iter::<bool>().collect();
+                let ratio: f64 = host(&loss.ratio)
+                    .iter()
+                    .zip(&inside)
+                    .map(|(r, counts)| if *counts { *r } else { 0.0 })
+                    .sum();
+                parts.add("policy/ratio", ratio / n);
+                parts.add("policy/approx_kl", mean(&loss.approx_kl));
+                parts.add("policy/clip_fraction", mean(&loss.clipped));
+                let reduced = normalisation.tokens(loss.loss, &mask)?;
+                parts.add("loss/policy", host(&reduced)[0]);
+                accumulate(&mut grads, weights.gradients(&mut reduced.backward()));
+
+                let weights = models.value.tracked();
+                let lens: Vec<usize> = part.iter().map(|i| experience.logps[*i].len()).collect();
+                let values = pad(models.value.values(&weights, &samples)?, &lens);
+                let loss = value_loss(
+                    &values,
+                    &pick(&experience.values),
+                    &pick(&experience.returns),
+                    &mask,
+                    config.value_clip_eps,
+                )?;
+                let reduced = normalisation.tokens(loss, &mask)?;
+                parts.add("loss/value", host(&reduced)[0]);
+                let scaled = reduced * config.vf_coef;
+                accumulate(&mut value_grads, weights.gradients(&mut scaled.backward()));
+            }
+            let approx_kl = parts.get("policy/approx_kl").unwrap_or(0.0);
+            if epoch == 0 && number == 0 {
+                let ratio = 1.0 + first_ratio_error;
+                row.set("policy/ratio_first", ratio);
+                row.set("policy/approx_kl_first", approx_kl);
+                if first_ratio_error > RATIO_TOLERANCE || approx_kl > RATIO_TOLERANCE {
+                    return Err(TrainError::Run {
+                        stage: stage.name.to_owned(),
+                        step: step + 1,
+                        reason: format!(
+                            "the first minibatch's ratio is off 1 by {first_ratio_error:.2e} \
+                             (approximate KL {approx_kl:.2e}): sampling policy and trained policy \
+                             are not the same model"
+                        ),
+                    });
+                }
+            } else if config.target_kl > 0.0 && approx_kl > config.target_kl {
+                row.set("policy/stopped_epoch", epoch as f64);
+                break 'epochs;
+            }
+            parts.check(stage.name, step + 1)?;
+            let (grads, value_grads) = (grads.unwrap_or_default(), value_grads.unwrap_or_default());
+            let (policy_adam, value_adam) = (&mut *optimisers.0, &mut *optimisers.1);
+            let norm = policy_adam.update(&mut models.policy.params, grads, &config.optim, rates.0);
+            let value_norm =
+                value_adam.update(&mut models.value.params, value_grads, &config.optim, rates.1);
+            parts.set("grad_norm", norm);
+            parts.set("value/grad_norm", value_norm);
+            parts.check(stage.name, step + 1)?;
+            sums.merge(&parts);
+            last = parts;
+            updates += 1.0;
+        }
+    }
+    for (metric, sum) in sums.iter() {
+        row.set(metric, sum / updates);
+    }
+    let total = last.get("loss/policy").unwrap_or(0.0)
+        + config.vf_coef * last.get("loss/value").unwrap_or(0.0);
+    row.set("loss", total);
+    Ok(())
+}

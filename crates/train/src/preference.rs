@@ -1,0 +1,296 @@
+//! Preference optimisation without a reward model: DPO and its relatives, IPO, SLiC-HF.
+//!
+//! Reference log-probabilities are computed once, before training, since the reference is the
+//! model that training starts from.
+
+use burn::tensor::{Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use togi_data::{PairSample, Sample, lab::AnnotatorConfig};
+use togi_policy::{Decoder, LoraConfig, Weights};
+use togi_rl_algos::{Normalisation, PairLogps, dpo, ipo, slic};
+
+use crate::{
+    config::{DataSection, LoopSection, OptimSection, RecipeConfig, positive, within},
+    error::TrainError,
+    metrics::Row,
+    offline::{Objective, host},
+    reward::log_pairs,
+    sft::EVAL_PART,
+};
+
+/// The loss, with its own fields: a field that a loss does not read cannot be given to it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum PreferenceLoss {
+    /// DPO; with label smoothing cDPO.
+    Sigmoid {
+        /// Strength of the pull towards the reference.
+        beta: f64,
+        /// Probability that a label is wrong.
+        #[serde(default)]
+        label_smoothing: f64,
+    },
+    /// DPO that is unbiased under flipped labels.
+    Robust {
+        /// As in `sigmoid`.
+        beta: f64,
+        /// Probability that a label is wrong.
+        label_smoothing: f64,
+    },
+    /// `max(0, 1 - beta h)`, TRL's `hinge`.
+    Hinge {
+        /// As in `sigmoid`.
+        beta: f64,
+    },
+    /// IPO with summed log-ratios, as in the paper.
+    IpoSummed {
+        /// Regularisation; the target margin is `1 / (2 tau)`.
+        tau: f64,
+    },
+    /// IPO with log-ratios averaged over tokens, as in TRL.
+    IpoTokenAveraged {
+        /// Regularisation; the target margin is `1 / (2 tau)`.
+        tau: f64,
+    },
+    /// SLiC-HF: rank calibration and a cross-entropy regulariser on the chosen answer; no
+    /// reference model.
+    SlicHf {
+        /// Margin of the ranking.
+        delta: f64,
+        /// Weight of the regulariser.
+        lambda: f64,
+    },
+}
+
+impl PreferenceLoss {
+    /// The scale of the implicit rewards that are logged.
+    fn reward_scale(&self) -> f64 {
+        match self {
+            Self::Sigmoid { beta, .. } | Self::Robust { beta, .. } | Self::Hinge { beta } => *beta,
+            Self::IpoSummed { tau } | Self::IpoTokenAveraged { tau } => *tau,
+            Self::SlicHf { .. } => 1.0,
+        }
+    }
+
+    fn needs_reference(&self) -> bool {
+        !matches!(self, Self::SlicHf { .. })
+    }
+
+    fn validate(&self) -> Result<(), TrainError> {
+        match self {
+            Self::Sigmoid { beta, label_smoothing } => {
+                positive("loss.beta", *beta)?;
+                within("loss.label_smoothing", *label_smoothing, 0.0, 0.5)
+            }
+            Self::Robust { beta, label_smoothing } => {
+                positive("loss.beta", *beta)?;
+                within("loss.label_smoothing", *label_smoothing, 0.0, 0.499_999)
+            }
+            Self::Hinge { beta } => positive("loss.beta", *beta),
+            Self::IpoSummed { tau } | Self::IpoTokenAveraged { tau } => positive("loss.tau", *tau),
+            Self::SlicHf { delta, lambda } => {
+                positive("loss.delta", *delta)?;
+                within("loss.lambda", *lambda, 0.0, f64::MAX)
+            }
+        }
+    }
+}
+
+/// Configuration of the recipes `dpo`, `ipo` and `slic`, which differ in the default loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PreferenceConfig {
+    /// Of data order, dropout and adapters.
+    pub seed: u64,
+    /// The loss.
+    pub loss: PreferenceLoss,
+    /// Batches, evaluation, checkpoints.
+    pub train: LoopSection,
+    /// Optimiser.
+    pub optim: OptimSection,
+    /// Data.
+    pub data: DataSection,
+    /// The lab's annotators, where it is the data.
+    pub annotators: AnnotatorConfig,
+    /// Train an adapter instead of the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+}
+
+impl PreferenceConfig {
+    /// Defaults with this loss.
+    pub fn with(loss: PreferenceLoss) -> Self {
+        Self { loss, ..Self::default() }
+    }
+}
+
+impl Default for PreferenceConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            loss: PreferenceLoss::Sigmoid { beta: 0.1, label_smoothing: 0.0 },
+            train: LoopSection { batch_size: 8, micro_batch_size: 4, ..LoopSection::default() },
+            optim: OptimSection { learning_rate: 1e-6, ..OptimSection::default() },
+            data: DataSection::default(),
+            annotators: AnnotatorConfig::default(),
+            lora: None,
+        }
+    }
+}
+
+impl RecipeConfig for PreferenceConfig {
+    fn validate(&self) -> Result<(), TrainError> {
+        self.loss.validate()?;
+        self.train.validate()?;
+        self.optim.validate()?;
+        self.data.validate()?;
+        if let Some(lora) = &self.lora {
+            lora.validate()?;
+        }
+        Ok(())
+    }
+}
+
+/// The objective over tokenised pairs.
+#[derive(Debug)]
+pub struct Preference<'a> {
+    train: &'a [PairSample],
+    valid: &'a [PairSample],
+    loss: PreferenceLoss,
+    /// `(chosen, rejected)` log-probabilities under the reference, of training and held-out pairs.
+    reference: [Vec<(f32, f32)>; 2],
+}
+
+impl<'a> Preference<'a> {
+    /// Scores the pairs under the reference, where the loss needs one.
+    ///
+    /// # Errors
+    /// When the model refuses a pair.
+    pub fn new(
+        train: &'a [PairSample],
+        valid: &'a [PairSample],
+        loss: PreferenceLoss,
+        reference: &Decoder,
+    ) -> Result<Self, TrainError> {
+        let score = |pairs: &[PairSample]| -> Result<Vec<(f32, f32)>, TrainError> {
+            if !loss.needs_reference() {
+                return Ok(vec![(0.0, 0.0); pairs.len()]);
+            }
+            let weights = reference.frozen();
+            let mut all = Vec::with_capacity(pairs.len());
+            for part in pairs.chunks(EVAL_PART / 2) {
+                let part: Vec<&PairSample> = part.iter().collect();
+                let logps = pair_logps(reference, &weights, &part)?;
+                let (chosen, rejected) = (host(&logps.chosen), host(&logps.rejected));
+                all.extend(chosen.iter().zip(rejected).map(|(c, r)| (*c as f32, r as f32)));
+            }
+            Ok(all)
+        };
+        let reference = [score(train)?, score(valid)?];
+        Ok(Self { train, valid, loss, reference })
+    }
+
+    /// Loss a pair, and implicit rewards of both sides.
+    fn score(
+        &self,
+        decoder: &Decoder,
+        weights: &Weights,
+        pairs: &[&PairSample],
+        reference: &[(f32, f32)],
+    ) -> Result<[Tensor<1>; 3], TrainError> {
+        let policy = pair_logps(decoder, weights, pairs)?;
+        let n = pairs.len();
+        let tensor = |data: Vec<f32>| -> Tensor<1> {
+            Tensor::from_data(TensorData::new(data, [n]), decoder.device())
+        };
+        let reference = PairLogps {
+            chosen: tensor(reference.iter().map(|r| r.0).collect()),
+            rejected: tensor(reference.iter().map(|r| r.1).collect()),
+        };
+        let count = |side: fn(&PairSample) -> &Sample| {
+            tensor(pairs.iter().map(|p| side(p).scored().count() as f32).collect())
+        };
+        let losses = match self.loss {
+            PreferenceLoss::Sigmoid { beta, label_smoothing } => {
+                dpo::sigmoid_loss(&policy, &reference, beta, label_smoothing)?
+            }
+            PreferenceLoss::Robust { beta, label_smoothing } => {
+                dpo::robust_loss(&policy, &reference, beta, label_smoothing)?
+            }
+            PreferenceLoss::Hinge { beta } => dpo::hinge_loss(&policy, &reference, beta)?,
+            PreferenceLoss::IpoSummed { tau } => ipo::summed_loss(&policy, &reference, tau)?,
+            PreferenceLoss::IpoTokenAveraged { tau } => {
+                let (chosen, rejected) = (count(|p| &p.chosen), count(|p| &p.rejected));
+                ipo::token_averaged_loss(&policy, &reference, &chosen, &rejected, tau)?
+            }
+            PreferenceLoss::SlicHf { delta, lambda } => {
+                slic::slic_hf_loss(&policy, &policy.chosen, delta, lambda)?
+            }
+        };
+        let scale = self.loss.reward_scale();
+        let (chosen, rejected) = dpo::implicit_rewards(&policy, &reference, scale)?;
+        Ok([losses, chosen, rejected])
+    }
+}
+
+/// Summed log-probabilities of both sides.
+fn pair_logps(
+    decoder: &Decoder,
+    weights: &Weights,
+    pairs: &[&PairSample],
+) -> Result<PairLogps, TrainError> {
+    let n = pairs.len();
+    let chosen = pairs.iter().map(|p| &p.chosen);
+    let samples: Vec<&Sample> = chosen.chain(pairs.iter().map(|p| &p.rejected)).collect();
+    let sums = decoder.log_probs(weights, &samples, 1.0)?.sums();
+    Ok(PairLogps { chosen: sums.clone().narrow(0, 0, n), rejected: sums.narrow(0, n, n) })
+}
+
+impl Objective for Preference<'_> {
+    fn len(&self) -> usize {
+        self.train.len()
+    }
+
+    fn tokens(&self, pair: usize) -> usize {
+        self.train[pair].chosen.len() + self.train[pair].rejected.len()
+    }
+
+    fn denominator(&self, batch: &[usize]) -> f64 {
+        batch.len() as f64
+    }
+
+    fn loss(
+        &self,
+        decoder: &Decoder,
+        weights: &Weights,
+        part: &[usize],
+        denominator: f64,
+    ) -> Result<(Tensor<1>, Row), TrainError> {
+        let pairs: Vec<&PairSample> = part.iter().map(|i| &self.train[*i]).collect();
+        let reference: Vec<_> = part.iter().map(|i| self.reference[0][*i]).collect();
+        let [losses, chosen, rejected] = self.score(decoder, weights, &pairs, &reference)?;
+        let loss = Normalisation::Sequence { denominator }.sequences(losses)?;
+        let mut row = Row::default();
+        row.add("loss", host(&loss)[0]);
+        log_pairs(&mut row, &host(&chosen), &host(&rejected), denominator);
+        Ok((loss, row))
+    }
+
+    fn evaluate(&self, decoder: &Decoder, limit: usize) -> Result<Option<Row>, TrainError> {
+        let pairs: Vec<&PairSample> = self.valid.iter().take(limit).collect();
+        if pairs.is_empty() {
+            return Ok(None);
+        }
+        let weights = decoder.frozen();
+        let denominator = pairs.len() as f64;
+        let mut row = Row::default();
+        let size = EVAL_PART / 2;
+        for (part, reference) in pairs.chunks(size).zip(self.reference[1].chunks(size)) {
+            let [losses, chosen, rejected] =
+                self.score(decoder, &weights, part, &reference[..part.len()])?;
+            row.add("loss", host(&losses).iter().sum::<f64>() / denominator);
+            log_pairs(&mut row, &host(&chosen), &host(&rejected), denominator);
+        }
+        Ok(Some(row))
+    }
+}

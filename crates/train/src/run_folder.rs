@@ -1,0 +1,159 @@
+//! The folder that a run writes.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value};
+
+use crate::error::TrainError;
+
+/// `config.toml`, `metrics.jsonl`, `samples.jsonl`, `timings.jsonl`, `checkpoints/`, `model/`,
+/// `report.html`. One process at a time: a lock is held until this is dropped.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Makes a new run folder, or opens an old one to resume it.
+    ///
+    /// # Errors
+    /// When the folder holds something already and is not resumed, when the configuration differs
+    /// from the one it was started with, when another process works in it.
+    pub fn open(path: &Path, config: &str, resume: bool) -> Result<Self, TrainError> {
+        let folder = |reason: String| TrainError::Folder { path: path.to_owned(), reason };
+        let stored = path.join("config.toml");
+        let used = path.is_dir()
+            && fs::read_dir(path).map_err(TrainError::io(path))?.next().is_some();
+        if path.exists() && !path.is_dir() {
+            return Err(folder("is not a folder".to_owned()));
+        }
+        if used && !resume {
+            let reason = "is not empty; give --resume to go on with it, or another --out";
+            return Err(folder(reason.to_owned()));
+        }
+        if used && !stored.is_file() {
+            return Err(folder("is no run folder (no config.toml)".to_owned()));
+        }
+        fs::create_dir_all(path.join("checkpoints")).map_err(TrainError::io(path))?;
+        let lock_path = path.join(".lock");
+        let lock = File::create(&lock_path).map_err(TrainError::io(&lock_path))?;
+        if lock.try_lock().is_err() {
+            return Err(folder("another process is working in it".to_owned()));
+        }
+        if used {
+            let old = fs::read_to_string(&stored).map_err(TrainError::io(&stored))?;
+            if let Some((old, new)) = first_difference(&old, config) {
+                return Err(folder(format!(
+                    "was started with another configuration (`{old}`, now `{new}`); a resumed run \
+                     keeps its own"
+                )));
+            }
+        } else {
+            write_whole(&stored, config.as_bytes())?;
+        }
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the model goes.
+    pub fn model(&self) -> PathBuf {
+        self.path.join("model")
+    }
+
+    /// Appends one line to a file of the folder.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn append(&self, name: &str, row: &Map<String, Value>) -> Result<(), TrainError> {
+        let path = self.path.join(name);
+        let mut line = serde_json::to_vec(row).map_err(|e| TrainError::io(&path)(e.into()))?;
+        line.push(b'\n');
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(TrainError::io(&path))?;
+        file.write_all(&line).map_err(TrainError::io(&path))
+    }
+
+    /// Bytes of a file of the folder; 0 if it is not there.
+    pub fn length(&self, name: &str) -> u64 {
+        fs::metadata(self.path.join(name)).map_or(0, |m| m.len())
+    }
+
+    /// Cuts a file back to a length: what a killed run wrote after its last checkpoint.
+    ///
+    /// # Errors
+    /// When it cannot be cut, or is shorter already.
+    pub fn cut(&self, name: &str, length: u64) -> Result<(), TrainError> {
+        let path = self.path.join(name);
+        let found = self.length(name);
+        if found < length {
+            let reason = format!("has {found} bytes where the checkpoint counted {length}");
+            return Err(TrainError::Folder { path, reason });
+        }
+        if found == length {
+            return Ok(());
+        }
+        let file = OpenOptions::new().write(true).open(&path).map_err(TrainError::io(&path))?;
+        file.set_len(length).map_err(TrainError::io(&path))
+    }
+}
+
+fn first_difference(old: &str, new: &str) -> Option<(String, String)> {
+    let (mut a, mut b) = (old.lines(), new.lines());
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return None,
+            (x, y) if x == y => {}
+            (x, y) => return Some((x.unwrap_or("").to_owned(), y.unwrap_or("").to_owned())),
+        }
+    }
+}
+
+/// Writes a file beside and renames it into place, so that it is never half there.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    let fresh = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)
+    };
+    write().map_err(TrainError::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_used_folder_is_refused_and_a_run_resumes_with_its_own_config() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let run = RunFolder::open(&path, "a = 1\n", false).unwrap();
+        let busy = RunFolder::open(&path, "a = 1\n", true).unwrap_err();
+        assert!(busy.to_string().contains("another process"), "{busy}");
+        drop(run);
+        let used = RunFolder::open(&path, "a = 1\n", false).unwrap_err();
+        assert!(used.to_string().contains("--resume") && used.is_input(), "{used}");
+        let other = RunFolder::open(&path, "a = 2\n", true).unwrap_err();
+        assert!(other.to_string().contains("`a = 1`, now `a = 2`"), "{other}");
+        let run = RunFolder::open(&path, "a = 1\n", true).unwrap();
+        run.append("metrics.jsonl", &Map::new()).unwrap();
+        run.append("metrics.jsonl", &Map::new()).unwrap();
+        run.cut("metrics.jsonl", 3).unwrap();
+        assert_eq!(run.length("metrics.jsonl"), 3);
+        assert!(run.cut("metrics.jsonl", 9).is_err());
+    }
+}
