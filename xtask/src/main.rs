@@ -1,1 +1,64 @@
-fn main() {}
+//! Togi's command line: `cargo xtask <command>`.
+
+mod device;
+mod progress;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use togi_policy::PolicyError;
+use togi_train::TrainError;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tunes language models to what people want")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a training recipe.
+    Train(train::TrainArguments),
+    /// List the recipes.
+    Recipes,
+}
+
+/// A mistake of the user's that the command line itself finds.
+#[derive(Debug)]
+struct InputError(String);
+
+impl std::fmt::Display for InputError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for InputError {}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Recipes => {
+            train::list();
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            for (i, cause) in error.chain().enumerate() {
+                // Transparent wrappers repeat their cause.
+                if i == 0 || cause.to_string() != error.to_string() {
+                    eprintln!("{}{cause}", if i == 0 { "error: " } else { "  caused by: " });
+                }
+            }
+            let input = error.downcast_ref::<TrainError>().is_some_and(TrainError::is_input)
+                || error.is::<PolicyError>()
+                || error.is::<InputError>();
+            ExitCode::from(if input { 2 } else { 1 })
+        }
+    }
+}

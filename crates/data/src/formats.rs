@@ -1,17 +1,15 @@
-//! Files of rows: JSONL (plain, gzip, zstd) and Parquet.
+//! Files of rows as records: which reader a file needs, which layout its rows have.
 
-use std::{
-    fs::File,
-    io::{BufRead, BufReader, Read},
-    path::Path,
-};
+use std::{fs::File, io::BufReader, path::Path};
 
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
     error::DataError,
+    jsonl,
     layout::{self, Layout},
+    parquet,
     record::Located,
 };
 
@@ -20,127 +18,130 @@ use crate::{
 pub struct Dataset {
     /// The file, for people.
     pub source: String,
-    /// The layout that was detected from the first row.
+    /// The layout, detected from the first row unless it was given.
     pub layout: Layout,
     /// The rows.
     pub records: Vec<Located>,
+    /// Rows that cannot be used and were left out, with [`BadRows::Skip`] only.
+    pub skipped: Vec<Skipped>,
 }
 
-/// Reads a `.jsonl` / `.json` (one object a line), `.jsonl.gz`, `.jsonl.zst` or `.parquet` file.
+/// A row that was left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// File and line.
+    pub place: String,
+    /// Why, with the field.
+    pub reason: String,
+}
+
+/// What happens to a row that can be read but not used: a missing, empty or mistyped field, equal
+/// answers, dialogues that part too early.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadRows {
+    /// An error that names it.
+    #[default]
+    Error,
+    /// It is left out and listed in [`Dataset::skipped`]. A file that is broken as such (bad
+    /// JSON, cut short) is an error all the same.
+    Skip,
+}
+
+/// How a file is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// What happens to rows that cannot be used.
+    pub bad_rows: BadRows,
+    /// The layout; detected from the first row if not given.
+    pub layout: Option<Layout>,
+    /// Read this many rows at most.
+    pub limit: Option<usize>,
+}
+
+/// One row, by column.
+pub(crate) type Row = Map<String, Value>;
+
+/// Takes a row and its place; false ends the reading.
+pub(crate) type Sink<'a> = dyn FnMut(Row, String) -> Result<bool, DataError> + 'a;
+
+/// Reads a `.jsonl`, `.ndjson` or `.json` file (plain, `.gz` or `.zst`), or a `.parquet` one,
+/// strictly: [`load_with`] and its default options.
 ///
 /// # Errors
 /// Names file, line and field of the first bad row; an empty file is an error too.
 pub fn load(path: &Path) -> Result<Dataset, DataError> {
+    load_with(path, &LoadOptions::default())
+}
+
+/// Reads a file of rows. JSON is one object a line, or one array of objects in a `.json` file.
+///
+/// # Errors
+/// Names file, line and field of the first bad row, unless such rows are skipped; a file that is
+/// broken, empty, or has no usable row is always an error.
+pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Dataset, DataError> {
     let name = path.display().to_string();
-    let file_error = |reason: String| DataError::File { path: path.to_owned(), reason };
-    let file = File::open(path).map_err(DataError::io(path))?;
-    if path.is_dir() {
-        return Err(file_error("is a folder; name a file".to_owned()));
-    }
-    let rows = if name.ends_with(".parquet") {
-        parquet_rows(path, file)?
-    } else if name.ends_with(".gz") {
-        json_rows(path, flate2::read::MultiGzDecoder::new(BufReader::new(file)))?
-    } else if name.ends_with(".zst") {
-        let reader = zstd::Decoder::new(file).map_err(DataError::io(path))?;
-        json_rows(path, reader)?
-    } else if name.ends_with(".jsonl") || name.ends_with(".json") || name.ends_with(".ndjson") {
-        json_rows(path, file)?
-    } else {
-        let reason = "unknown kind of file; there are .jsonl, .jsonl.gz, .jsonl.zst and .parquet";
-        return Err(file_error(reason.to_owned()));
+    let file_error = |reason: &str| DataError::File {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
     };
-    let mut layout = None;
-    let mut records = Vec::with_capacity(rows.len());
-    for (line, row) in rows {
-        let place = format!("{name}:{line}");
+    let mut layout = options.layout;
+    let mut records = Vec::new();
+    let mut skipped = Vec::new();
+    let mut sink = |row: Row, place: String| {
         let layout = match layout {
             Some(layout) => layout,
             None => *layout.insert(layout::detect(&row, &place)?),
         };
-        let record = layout::record(&row, layout, &place)?;
-        records.push(Located { record, place });
+        match layout::record(&row, layout, &place) {
+            Ok(record) => records.push(Located { record, place }),
+            Err(DataError::Row { place, reason }) if options.bad_rows == BadRows::Skip => {
+                skipped.push(Skipped { place, reason });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(options.limit.is_none_or(|limit| records.len() < limit))
+    };
+    let file = File::open(path).map_err(DataError::io(path))?;
+    if path.is_dir() {
+        return Err(file_error("is a folder; name a file"));
+    }
+    let lower = name.to_lowercase();
+    if lower.ends_with(".parquet") {
+        parquet::rows(path, file, &mut sink)?;
+    } else if let Some(inner) = lower.strip_suffix(".gz").filter(|n| is_json(n)) {
+        let reader = flate2::read::MultiGzDecoder::new(BufReader::new(file));
+        jsonl::rows(path, inner, reader, &mut sink)?;
+    } else if let Some(inner) = lower.strip_suffix(".zst").filter(|n| is_json(n)) {
+        let reader = zstd::Decoder::new(file).map_err(DataError::io(path))?;
+        jsonl::rows(path, inner, reader, &mut sink)?;
+    } else if is_json(&lower) {
+        jsonl::rows(path, &lower, file, &mut sink)?;
+    } else {
+        return Err(file_error(
+            "unknown kind of file; there are .jsonl, .json, .ndjson (each also .gz or .zst) and \
+             .parquet",
+        ));
     }
     match layout {
-        Some(layout) => Ok(Dataset { source: name, layout, records }),
-        None => Err(file_error("has no rows".to_owned())),
-    }
-}
-
-type Row = (usize, Map<String, Value>);
-
-fn json_rows(path: &Path, reader: impl Read) -> Result<Vec<Row>, DataError> {
-    let mut rows = Vec::new();
-    let mut reader = BufReader::new(reader);
-    let mut bytes = Vec::new();
-    for line in 1.. {
-        bytes.clear();
-        let read = reader.read_until(b'\n', &mut bytes).map_err(|e| DataError::File {
+        Some(layout) if !records.is_empty() => Ok(Dataset {
+            source: name,
+            layout,
+            records,
+            skipped,
+        }),
+        _ if skipped.is_empty() => Err(file_error("has no rows")),
+        _ => Err(DataError::File {
             path: path.to_owned(),
-            reason: format!("line {line}: {e} (is the file whole?)"),
-        })?;
-        if read == 0 {
-            break;
-        }
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        let row = serde_json::from_slice::<Value>(&bytes);
-        let place = || format!("{}:{line}", path.display());
-        match row {
-            Ok(Value::Object(row)) => rows.push((line, row)),
-            Ok(_) => return Err(DataError::row(&place(), "is not a JSON object")),
-            Err(e) => {
-                let reason = format!("column {}: {e}", e.column());
-                return Err(DataError::row(&place(), reason));
-            }
-        }
+            reason: format!(
+                "none of its {} rows can be used; the first: {}",
+                skipped.len(),
+                skipped[0].reason
+            ),
+        }),
     }
-    Ok(rows)
 }
 
-fn parquet_rows(path: &Path, file: File) -> Result<Vec<Row>, DataError> {
-    let wrong = |e: parquet::errors::ParquetError| DataError::File {
-        path: path.to_owned(),
-        reason: e.to_string(),
-    };
-    let reader = SerializedFileReader::new(file).map_err(wrong)?;
-    let rows = reader.get_row_iter(None).map_err(wrong)?;
-    let mut all = Vec::new();
-    for (index, row) in rows.enumerate() {
-        let row = row.map_err(wrong)?;
-        let fields = row
-            .get_column_iter()
-            .map(|(name, value)| (name.clone(), json(value)))
-            .collect();
-        all.push((index + 1, fields));
-    }
-    Ok(all)
-}
-
-/// A Parquet value as JSON, as far as text data goes.
-fn json(value: &parquet::record::Field) -> Value {
-    use parquet::record::Field;
-    match value {
-        Field::Null => Value::Null,
-        Field::Bool(x) => Value::from(*x),
-        Field::Byte(x) => Value::from(*x),
-        Field::Short(x) => Value::from(*x),
-        Field::Int(x) => Value::from(*x),
-        Field::Long(x) => Value::from(*x),
-        Field::UByte(x) => Value::from(*x),
-        Field::UShort(x) => Value::from(*x),
-        Field::UInt(x) => Value::from(*x),
-        Field::ULong(x) => Value::from(*x),
-        Field::Float(x) => Value::from(*x),
-        Field::Double(x) => Value::from(*x),
-        Field::Str(text) => Value::from(text.as_str()),
-        Field::Group(row) => Value::Object(
-            row.get_column_iter()
-                .map(|(name, value)| (name.clone(), json(value)))
-                .collect(),
-        ),
-        Field::ListInternal(list) => Value::Array(list.elements().iter().map(json).collect()),
-        other => Value::from(other.to_string()),
-    }
+fn is_json(name: &str) -> bool {
+    [".jsonl", ".ndjson", ".json"].iter().any(|end| name.ends_with(end))
 }

@@ -1,21 +1,25 @@
 //! Which of the field's layouts a row has, and the row as a record.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
     error::DataError,
+    hh,
+    jsonl::kind,
     record::{Content, Message, Record},
 };
 
 /// The layouts of the field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Layout {
     /// `messages`.
     Messages,
     /// `prompt` and `completion`.
     PromptCompletion,
     /// `prompt`, `chosen` and `rejected`; or `chosen` and `rejected` as message lists that share
-    /// their beginning.
+    /// their beginning, which is the prompt.
     Preference,
     /// `chosen` and `rejected` as dialogues with `\n\nHuman:` and `\n\nAssistant:`.
     HhDialogues,
@@ -39,31 +43,52 @@ impl Layout {
     }
 }
 
-const HUMAN: &str = "\n\nHuman:";
-const ASSISTANT: &str = "\n\nAssistant:";
+/// Columns that mean something here. `images` and `tools` are refused where they hold something.
+pub(crate) const COLUMNS: [&str; 11] = [
+    "messages",
+    "prompt",
+    "completion",
+    "chosen",
+    "rejected",
+    "label",
+    "margin",
+    "images",
+    "image",
+    "tools",
+    "videos",
+];
 
-/// Recognises the layout of a dataset by its first row.
+fn has(row: &Map<String, Value>, name: &str) -> bool {
+    row.get(name).is_some_and(|v| !v.is_null())
+}
+
+/// Recognises the layout of a dataset by its first row. Where a row has both, `chosen` and
+/// `rejected` count more than `messages` (which then repeat the chosen side).
 ///
 /// # Errors
 /// When the columns are none of the known layouts; `images` are refused by name.
 pub fn detect(row: &Map<String, Value>, place: &str) -> Result<Layout, DataError> {
-    let has = |name: &str| row.get(name).is_some_and(|v| !v.is_null());
-    if has("images") || has("image") {
-        return Err(DataError::row(place, "field `images`: only text is supported"));
-    }
-    let hh = |name: &str| row.get(name).and_then(Value::as_str).is_some_and(|t| t.contains(ASSISTANT));
-    let layout = if has("messages") {
-        Layout::Messages
-    } else if has("chosen") && has("rejected") {
-        if !has("prompt") && hh("chosen") && hh("rejected") {
-            Layout::HhDialogues
-        } else if has("prompt") || row["chosen"].is_array() {
+    refuse_media(row, place)?;
+    let has = |name: &str| has(row, name);
+    let layout = if has("chosen") && has("rejected") {
+        let text = |name: &str| row.get(name).and_then(Value::as_str);
+        if has("prompt") || row["chosen"].is_array() || row["rejected"].is_array() {
             Layout::Preference
+        } else if let (Some(chosen), Some(rejected)) = (text("chosen"), text("rejected")) {
+            if !hh::is_dialogue(chosen) && !hh::is_dialogue(rejected) {
+                let reason = "field `prompt` is missing: without it `chosen` and `rejected` must \
+                              be message lists or HH dialogues with \"\\n\\nHuman:\" and \
+                              \"\\n\\nAssistant:\"";
+                return Err(DataError::row(place, reason));
+            }
+            Layout::HhDialogues
         } else {
-            let reason = "`chosen` and `rejected` without `prompt` must be message lists or HH \
-                          dialogues with \"\\n\\nHuman:\" and \"\\n\\nAssistant:\"";
+            let name = if text("chosen").is_none() { "chosen" } else { "rejected" };
+            let reason = format!("field `{name}` is {}, not text", kind(&row[name]));
             return Err(DataError::row(place, reason));
         }
+    } else if has("messages") {
+        Layout::Messages
     } else if has("prompt") && has("completion") && has("label") {
         Layout::Unpaired
     } else if has("prompt") && has("completion") {
@@ -74,8 +99,8 @@ pub fn detect(row: &Map<String, Value>, place: &str) -> Result<Layout, DataError
         let seen: Vec<&str> = row.keys().map(String::as_str).collect();
         let reason = format!(
             "columns `{}` are no known layout; there are: messages | prompt + completion | prompt \
-             + chosen + rejected | chosen + rejected as HH dialogues | prompt | prompt + \
-             completion + label",
+             + chosen + rejected | chosen + rejected as HH dialogues or message lists | prompt | \
+             prompt + completion + label",
             seen.join("`, `")
         );
         return Err(DataError::row(place, reason));
@@ -83,39 +108,110 @@ pub fn detect(row: &Map<String, Value>, place: &str) -> Result<Layout, DataError
     Ok(layout)
 }
 
+fn refuse_media(row: &Map<String, Value>, place: &str) -> Result<(), DataError> {
+    for name in ["images", "image", "videos"] {
+        if has(row, name) {
+            let reason = format!("field `{name}`: only text is supported");
+            return Err(DataError::row(place, reason));
+        }
+    }
+    let empty = |v: &Value| {
+        v.is_null() || v.as_array().is_some_and(Vec::is_empty) || v.as_str() == Some("")
+    };
+    if row.get("tools").is_some_and(|v| !empty(v)) {
+        let reason = "field `tools`: tool definitions are not supported";
+        return Err(DataError::row(place, reason));
+    }
+    Ok(())
+}
+
 fn field<'a>(row: &'a Map<String, Value>, name: &str, place: &str) -> Result<&'a Value, DataError> {
     match row.get(name) {
         Some(value) if !value.is_null() => Ok(value),
-        _ => Err(DataError::row(place, format!("field `{name}` is missing"))),
+        Some(_) => Err(DataError::row(place, format!("field `{name}` is null"))),
+        None => Err(DataError::row(place, format!("field `{name}` is missing"))),
     }
 }
 
 fn messages(value: &Value, name: &str, place: &str) -> Result<Vec<Message>, DataError> {
+    let wrong = |reason: String| DataError::row(place, reason);
     let Value::Array(items) = value else {
-        let reason = format!("field `{name}` is not a list of messages");
-        return Err(DataError::row(place, reason));
+        let what = kind(value);
+        return Err(wrong(format!("field `{name}` is {what}, not a list of messages")));
     };
+    if items.is_empty() {
+        return Err(wrong(format!("field `{name}` is empty")));
+    }
     items
         .iter()
         .enumerate()
         .map(|(i, item)| {
-            let text = |key: &str| {
-                item.get(key).and_then(Value::as_str).ok_or_else(|| {
-                    let reason = format!("field `{name}[{i}].{key}` is missing or not text");
-                    DataError::row(place, reason)
-                })
+            let at = format!("{name}[{i}]");
+            let Value::Object(item) = item else {
+                let what = kind(item);
+                return Err(wrong(format!("field `{at}` is {what}, not a message object")));
             };
-            Ok(Message::new(text("role")?, text("content")?))
+            if let Some(key) = ["tool_calls", "function_call", "reasoning_content", "thinking"]
+                .iter()
+                .find(|key| {
+                    item.get(**key).is_some_and(|v| {
+                        !v.is_null() && v.as_str() != Some("") && v.as_array().is_none_or(|a| !a.is_empty())
+                    })
+                })
+            {
+                return Err(wrong(format!("field `{at}.{key}` is not supported")));
+            }
+            let role = match field(item, "role", place) {
+                Ok(Value::String(role)) if !role.trim().is_empty() => role.clone(),
+                _ if item.contains_key("from") => {
+                    let reason = "has `from` and `value`; rename them to `role` (system, user, \
+                                  assistant) and `content`";
+                    return Err(wrong(format!("field `{at}` {reason}")));
+                }
+                _ => return Err(wrong(format!("field `{at}.role` is missing or not text"))),
+            };
+            let content = said(item.get("content"), &at, place)?;
+            // An empty system turn is how some say "none".
+            if content.trim().is_empty() && role != "system" {
+                return Err(wrong(format!("field `{at}.content` is empty")));
+            }
+            Ok(Message { role, content })
         })
         .collect()
+}
+
+/// A message's content: text, or a list of parts that are all text.
+fn said(value: Option<&Value>, at: &str, place: &str) -> Result<String, DataError> {
+    let wrong = |reason: &str| {
+        Err(DataError::row(place, format!("field `{at}.content` {reason}")))
+    };
+    match value {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Array(parts)) => {
+            let mut all = String::new();
+            for part in parts {
+                match (part.get("type").and_then(Value::as_str), part.get("text")) {
+                    (Some("text"), Some(Value::String(text))) => all.push_str(text),
+                    (Some(other), _) if other != "text" => {
+                        let reason = format!("has a part of type `{other}`; only text is supported");
+                        return wrong(&reason);
+                    }
+                    _ => return wrong("has a part without `type` and `text`"),
+                }
+            }
+            Ok(all)
+        }
+        _ => wrong("is missing or not text"),
+    }
 }
 
 fn content(row: &Map<String, Value>, name: &str, place: &str) -> Result<Content, DataError> {
     let content = match field(row, name, place)? {
         Value::String(text) => Content::Text(text.clone()),
         value @ Value::Array(_) => Content::Messages(messages(value, name, place)?),
-        _ => {
-            let reason = format!("field `{name}` is neither text nor a list of messages");
+        other => {
+            let what = kind(other);
+            let reason = format!("field `{name}` is {what}, neither text nor a list of messages");
             return Err(DataError::row(place, reason));
         }
     };
@@ -125,12 +221,36 @@ fn content(row: &Map<String, Value>, name: &str, place: &str) -> Result<Content,
     Ok(content)
 }
 
+/// A prompt: as messages it must leave the next turn to the assistant.
+fn prompt(row: &Map<String, Value>, place: &str) -> Result<Content, DataError> {
+    let content = content(row, "prompt", place)?;
+    match &content {
+        Content::Messages(turns) if turns.last().is_some_and(|m| m.role == "assistant") => {
+            let reason = "field `prompt` ends with an assistant message; it must end before one";
+            Err(DataError::row(place, reason))
+        }
+        _ => Ok(content),
+    }
+}
+
+/// An answer: as messages it must start with the assistant's.
+fn answer(row: &Map<String, Value>, name: &str, place: &str) -> Result<Content, DataError> {
+    let content = content(row, name, place)?;
+    match &content {
+        Content::Messages(turns) if turns[0].role != "assistant" => {
+            let reason = format!("field `{name}` does not start with an assistant message");
+            Err(DataError::row(place, reason))
+        }
+        _ => Ok(content),
+    }
+}
+
 /// Turns one row into a record of the given layout.
 ///
 /// # Errors
 /// Names place and field of what is missing, empty or of the wrong type.
 pub fn record(row: &Map<String, Value>, layout: Layout, place: &str) -> Result<Record, DataError> {
-    let get = |name: &str| content(row, name, place);
+    refuse_media(row, place)?;
     let record = match layout {
         Layout::Messages => {
             let turns = messages(field(row, "messages", place)?, "messages", place)?;
@@ -138,21 +258,39 @@ pub fn record(row: &Map<String, Value>, layout: Layout, place: &str) -> Result<R
                 let reason = "field `messages` has no message of role `assistant` to learn";
                 return Err(DataError::row(place, reason));
             }
+            if turns[0].role == "assistant" {
+                let reason = "field `messages` starts with an assistant message that answers \
+                              nothing";
+                return Err(DataError::row(place, reason));
+            }
             Record::Messages(turns)
         }
         Layout::PromptCompletion => Record::PromptCompletion {
-            prompt: get("prompt")?,
-            completion: get("completion")?,
+            prompt: prompt(row, place)?,
+            completion: answer(row, "completion", place)?,
         },
         Layout::Preference => preference(row, place)?,
-        Layout::HhDialogues => dialogues(row, place)?,
-        Layout::PromptOnly => Record::Prompt(get("prompt")?),
+        Layout::HhDialogues => {
+            let text = |name: &str| match field(row, name, place)? {
+                Value::String(text) => Ok(text.as_str()),
+                other => {
+                    let reason = format!("field `{name}` is {}, not text", kind(other));
+                    Err(DataError::row(place, reason))
+                }
+            };
+            hh::preference(text("chosen")?, text("rejected")?, margin(row, place)?, place)?
+        }
+        Layout::PromptOnly => Record::Prompt(prompt(row, place)?),
         Layout::Unpaired => Record::Unpaired {
-            prompt: get("prompt")?,
-            completion: get("completion")?,
-            label: field(row, "label", place)?.as_bool().ok_or_else(|| {
-                DataError::row(place, "field `label` is not true or false")
-            })?,
+            prompt: prompt(row, place)?,
+            completion: answer(row, "completion", place)?,
+            label: match field(row, "label", place)? {
+                Value::Bool(label) => *label,
+                other => {
+                    let reason = format!("field `label` is {}, not true or false", kind(other));
+                    return Err(DataError::row(place, reason));
+                }
+            },
         },
     };
     if let Record::Preference { chosen, rejected, .. } = &record
@@ -163,27 +301,69 @@ pub fn record(row: &Map<String, Value>, layout: Layout, place: &str) -> Result<R
     Ok(record)
 }
 
-fn preference(row: &Map<String, Value>, place: &str) -> Result<Record, DataError> {
-    let margin = match row.get("margin") {
-        None | Some(Value::Null) => None,
-        Some(value) => Some(value.as_f64().filter(|m| m.is_finite()).ok_or_else(|| {
-            DataError::row(place, "field `margin` is not a number")
-        })?),
-    };
-    let (chosen, rejected) = (content(row, "chosen", place)?, content(row, "rejected", place)?);
-    if row.get("prompt").is_some_and(|p| !p.is_null()) {
-        let prompt = content(row, "prompt", place)?;
-        return Ok(Record::Preference { prompt, chosen, rejected, margin });
+fn margin(row: &Map<String, Value>, place: &str) -> Result<Option<f64>, DataError> {
+    match row.get("margin") {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_f64().filter(|m| m.is_finite()) {
+            Some(margin) => Ok(Some(margin)),
+            None => {
+                let reason = format!("field `margin` is {}, not a finite number", kind(value));
+                Err(DataError::row(place, reason))
+            }
+        },
     }
-    let (Content::Messages(chosen), Content::Messages(rejected)) = (chosen, rejected) else {
-        let reason = "field `prompt` is missing: without it `chosen` and `rejected` must be \
-                      message lists that share their beginning";
-        return Err(DataError::row(place, reason));
+}
+
+fn preference(row: &Map<String, Value>, place: &str) -> Result<Record, DataError> {
+    let margin = margin(row, place)?;
+    let (chosen, rejected) = (content(row, "chosen", place)?, content(row, "rejected", place)?);
+    let (chosen, rejected) = match (chosen, rejected) {
+        (Content::Messages(chosen), Content::Messages(rejected)) => (chosen, rejected),
+        (Content::Text(_), Content::Text(_)) => {
+            return Ok(Record::Preference {
+                prompt: prompt(row, place)?,
+                chosen: answer(row, "chosen", place)?,
+                rejected: answer(row, "rejected", place)?,
+                margin,
+            });
+        }
+        _ => {
+            let reason = "fields `chosen` and `rejected` are not both text or both message lists";
+            return Err(DataError::row(place, reason));
+        }
     };
+    // As in TRL, messages that both sides share are the prompt, even where a `prompt` column
+    // repeats it as text.
+    if chosen[0].role != "assistant" || rejected[0].role != "assistant" {
+        if row.get("prompt").is_some_and(Value::is_array) {
+            let name = if chosen[0].role == "assistant" { "rejected" } else { "chosen" };
+            let reason = format!("field `{name}` does not start with an assistant message");
+            return Err(DataError::row(place, reason));
+        }
+        return implicit_prompt(chosen, rejected, margin, place);
+    }
+    Ok(Record::Preference {
+        prompt: prompt(row, place)?,
+        chosen: Content::Messages(chosen),
+        rejected: Content::Messages(rejected),
+        margin,
+    })
+}
+
+fn implicit_prompt(
+    chosen: Vec<Message>,
+    rejected: Vec<Message>,
+    margin: Option<f64>,
+    place: &str,
+) -> Result<Record, DataError> {
+    if chosen == rejected {
+        return Err(DataError::row(place, "fields `chosen` and `rejected` are the same"));
+    }
     let shared = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
-    if shared == 0 || shared == chosen.len() || shared == rejected.len() {
+    let answers = |turns: &[Message]| turns.get(shared).is_some_and(|m| m.role == "assistant");
+    if shared == 0 || !answers(&chosen) || !answers(&rejected) {
         let reason = "fields `chosen` and `rejected` must share their first messages and differ \
-                      in the last ones";
+                      from an assistant message on";
         return Err(DataError::row(place, reason));
     }
     Ok(Record::Preference {
@@ -192,66 +372,6 @@ fn preference(row: &Map<String, Value>, place: &str) -> Result<Record, DataError
         rejected: Content::Messages(rejected[shared..].to_vec()),
         margin,
     })
-}
-
-/// Cut each dialogue after its last `\n\nAssistant:`; what is before is the prompt.
-fn dialogues(row: &Map<String, Value>, place: &str) -> Result<Record, DataError> {
-    let text = |name: &str| {
-        field(row, name, place)?
-            .as_str()
-            .ok_or_else(|| DataError::row(place, format!("field `{name}` is not text")))
-    };
-    let cut = |name: &str, text: &str| match text.rfind(ASSISTANT) {
-        Some(at) => Ok(at + ASSISTANT.len()),
-        None => {
-            let reason = format!("field `{name}` has no \"\\n\\nAssistant:\" turn");
-            Err(DataError::row(place, reason))
-        }
-    };
-    let (chosen, rejected) = (text("chosen")?, text("rejected")?);
-    let (at, other) = (cut("chosen", chosen)?, cut("rejected", rejected)?);
-    for (name, answer) in [("chosen", &chosen[at..]), ("rejected", &rejected[other..])] {
-        if answer.trim().is_empty() {
-            let reason = format!("field `{name}`: the last assistant turn is empty");
-            return Err(DataError::row(place, reason));
-        }
-    }
-    Ok(Record::Preference {
-        prompt: Content::Text(chosen[..at].to_owned()),
-        chosen: Content::Text(chosen[at..].to_owned()),
-        rejected: Content::Text(rejected[other..].to_owned()),
-        margin: None,
-    })
-}
-
-/// The turns of an HH dialogue as messages, without an empty last assistant turn.
-///
-/// # Errors
-/// When the text does not start with a human turn.
-pub fn hh_messages(text: &str, place: &str) -> Result<Vec<Message>, DataError> {
-    let mut rest = text;
-    let mut turns = Vec::new();
-    while !rest.is_empty() {
-        let (role, after) = if let Some(after) = rest.strip_prefix(HUMAN) {
-            ("user", after)
-        } else if let Some(after) = rest.strip_prefix(ASSISTANT) {
-            ("assistant", after)
-        } else {
-            let reason = "a dialogue must start with \"\\n\\nHuman:\"";
-            return Err(DataError::row(place, reason));
-        };
-        let end = [after.find(HUMAN), after.find(ASSISTANT)]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(after.len());
-        let said = after[..end].trim();
-        if !said.is_empty() || end < after.len() {
-            turns.push(Message::new(role, said));
-        }
-        rest = &after[end..];
-    }
-    Ok(turns)
 }
 
 #[cfg(test)]
@@ -291,7 +411,7 @@ mod tests {
         let prompt = prompt.text();
         assert_eq!(prompt, "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:");
         assert_eq!((chosen.text().as_str(), rejected.text().as_str()), (" d", " e"));
-        let turns = hh_messages(&prompt, "f:1").unwrap();
+        let turns = crate::hh::messages(&prompt, "f:1").unwrap();
         let said: Vec<_> = turns.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect();
         assert_eq!(said, [("user", "a"), ("assistant", "b"), ("user", "c")]);
     }
@@ -308,6 +428,43 @@ mod tests {
             (r#"{"messages": [{"role": "user"}]}"#, "`messages[0].content`"),
             (r#"{"messages": [{"role": "user", "content": "x"}]}"#, "assistant"),
             (r#"{"chosen": "a", "rejected": "b"}"#, "`prompt`"),
+            (r#"{"chosen": 1, "rejected": "b"}"#, "`chosen` is a number"),
+            (r#"{"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "b"}"#, "`rejected` has no"),
+            (
+                r#"{"chosen": "\n\nHuman: a\n\nAssistant: b",
+                    "rejected": "\n\nHuman: x\n\nAssistant: c"}"#,
+                "differ before",
+            ),
+            (
+                r#"{"chosen": "\n\nHuman: a\n\nAssistant: ", "rejected": "\n\nHuman: a\n\nAssistant: c"}"#,
+                "`chosen`: the last assistant turn is empty",
+            ),
+            (
+                r#"{"messages": [{"role": "user", "content": [{"type": "image"}]}]}"#,
+                "`messages[0].content` has a part of type `image`",
+            ),
+            (r#"{"messages": [{"from": "human", "value": "x"}]}"#, "rename them"),
+            (r#"{"messages": [{"role": "user", "content": ""}]}"#, "`messages[0].content` is empty"),
+            (
+                r#"{"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}"#,
+                "`messages[0].tool_calls`",
+            ),
+            (r#"{"messages": "x"}"#, "`messages` is text, not a list"),
+            (r#"{"messages": [3]}"#, "`messages[0]` is a number"),
+            (r#"{"prompt": "a", "completion": {"a": 1}}"#, "`completion` is an object"),
+            (r#"{"prompt": "a", "tools": [{"name": "f"}]}"#, "`tools`"),
+            (
+                r#"{"prompt": [{"role": "assistant", "content": "a"}], "completion": "b"}"#,
+                "`prompt` ends with an assistant message",
+            ),
+            (
+                r#"{"prompt": "a", "completion": [{"role": "user", "content": "a"}]}"#,
+                "`completion` does not start with an assistant",
+            ),
+            (
+                r#"{"prompt": "a", "chosen": "b", "rejected": "c", "margin": "big"}"#,
+                "`margin` is text",
+            ),
         ];
         for (json, needle) in cases {
             let error = read(json).unwrap_err().to_string();
@@ -323,5 +480,28 @@ mod tests {
             panic!("not a preference");
         };
         assert_eq!(prompt, Content::Messages(vec![Message::new("user", "q")]));
+    }
+
+    #[test]
+    fn a_text_prompt_that_repeats_the_shared_messages_is_not_used_twice() {
+        let json = r#"{"prompt": "q", "messages": [], "score_chosen": 8.0,
+            "chosen": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+            "rejected": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}]}"#;
+        let Record::Preference { prompt, chosen, .. } = read(json).unwrap() else {
+            panic!("not a preference");
+        };
+        assert_eq!(prompt, Content::Messages(vec![Message::new("user", "q")]));
+        assert_eq!(chosen, Content::Messages(vec![Message::new("assistant", "a")]));
+    }
+
+    #[test]
+    fn content_in_text_parts_is_joined_and_an_empty_system_turn_is_allowed() {
+        let json = r#"{"messages": [{"role": "system", "content": ""},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": "c"}]}"#;
+        let Record::Messages(turns) = read(json).unwrap() else {
+            panic!("not messages");
+        };
+        assert_eq!(turns[1], Message::new("user", "ab"));
     }
 }

@@ -6,17 +6,22 @@
 pub mod batch;
 pub mod error;
 pub mod formats;
+pub mod hh;
+mod jsonl;
 pub mod lab;
 pub mod layout;
+mod parquet;
+mod python;
 pub mod record;
 pub mod rng;
 pub mod sample;
+pub mod stats;
 pub mod template;
 pub mod tokenize;
 pub mod tokenizer;
 
 pub use error::DataError;
-pub use formats::{Dataset, load};
+pub use formats::{BadRows, Dataset, LoadOptions, Skipped, load, load_with};
 pub use layout::Layout;
 pub use record::{Content, Located, Message, Record};
 pub use sample::{PairSample, PromptSample, Role, Sample};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::DataError,
-    layout::hh_messages,
+    hh,
     record::{Content, Located, Message, Record},
     sample::{PairSample, PromptSample, Role, Sample},
     tokenizer::Tokenizer,
@@ -79,7 +79,7 @@ fn texts(
     };
     let messages = match prompt {
         Content::Text(text) if is_hh(prompt) && options.hh == HhAs::Messages => {
-            hh_messages(text, place)?
+            hh::messages(text, place)?
         }
         Content::Text(text) if !matches!(completion, Some(Content::Messages(_))) => {
             let eos = match tokenizer.eos_ids().first() {

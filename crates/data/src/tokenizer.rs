@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::{error::DataError, record::Message, template::ChatTemplate};
+use crate::{error::DataError, record::Message, template::{ChatTemplate, TemplateTokens}};
 
 /// The special tokens that tuning cares about, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -112,9 +112,13 @@ impl Tokenizer {
         })?;
         let template = template
             .map(|source| {
-                let (bos, eos, pad) =
-                    (special.bos.clone(), special.eos.clone(), special.pad.clone());
-                ChatTemplate::new(&source, bos, eos, pad)
+                let tokens = TemplateTokens {
+                    bos: special.bos.clone(),
+                    eos: special.eos.clone(),
+                    pad: special.pad.clone(),
+                    unk: special.unk.clone(),
+                };
+                ChatTemplate::new(&source, tokens)
             })
             .transpose()?;
         let mut eos_ids = Vec::new();

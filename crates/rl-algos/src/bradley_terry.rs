@@ -3,7 +3,8 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    error::{AlgoError, finite, same_shape, within},
+    check::{finite, not_negative, same_shape},
+    error::AlgoError,
     pair::log_sigmoid,
 };
 
@@ -11,7 +12,7 @@ use crate::{
 /// `-log σ(r_w - r_l - m) + c (r_w + r_l)²`.
 ///
 /// `margin` `m` `[batch]` is Llama 2's (Touvron et al. 2023, eq. 2); `centering` `c` keeps rewards
-/// around zero (Eisenstein et al. 2023).
+/// around zero (Eisenstein et al. 2023). A margin takes no gradient.
 ///
 /// # Shapes
 /// `chosen` and `rejected` scores `[batch]`; the result `[batch]`.
@@ -24,7 +25,7 @@ pub fn bradley_terry_loss(
     margin: Option<&Tensor<1>>,
     centering: f64,
 ) -> Result<Tensor<1>, AlgoError> {
-    within("centering", centering, 0.0..=f64::MAX, "finite and not negative")?;
+    not_negative("centering", centering)?;
     same_shape("rejected", rejected.dims(), chosen.dims())?;
     finite("chosen", chosen)?;
     finite("rejected", rejected)?;

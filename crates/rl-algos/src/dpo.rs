@@ -3,8 +3,9 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    error::{AlgoError, positive, within},
-    pair::{PairLogps, log_ratios, log_sigmoid},
+    check::{positive, within},
+    error::AlgoError,
+    pair::{PairLogps, log_ratios, log_sigmoid, smoothed},
 };
 
 /// The margin `s_w - s_l` of log-ratios, `[batch]`, unscaled.
@@ -19,12 +20,13 @@ pub fn margin(policy: &PairLogps, reference: &PairLogps) -> Result<Tensor<1>, Al
 /// Implicit rewards `beta · s` of chosen and rejected, `[batch]` each, for logging.
 ///
 /// # Errors
-/// As [`margin`].
+/// As [`margin`]; `beta` not positive.
 pub fn implicit_rewards(
     policy: &PairLogps,
     reference: &PairLogps,
     beta: f64,
 ) -> Result<(Tensor<1>, Tensor<1>), AlgoError> {
+    positive("beta", beta)?;
     let (chosen, rejected) = log_ratios(policy, reference)?;
     Ok((chosen.detach() * beta, rejected.detach() * beta))
 }
@@ -48,13 +50,7 @@ pub fn sigmoid_loss(
 ) -> Result<Tensor<1>, AlgoError> {
     positive("beta", beta)?;
     within("label_smoothing", label_smoothing, 0.0..=0.5, "in [0, 0.5]")?;
-    let x = margin(policy, reference)? * beta;
-    let right = log_sigmoid(x.clone()).neg();
-    if label_smoothing == 0.0 {
-        return Ok(right);
-    }
-    let wrong = log_sigmoid(x.neg()).neg();
-    Ok(right * (1.0 - label_smoothing) + wrong * label_smoothing)
+    Ok(smoothed(margin(policy, reference)? * beta, label_smoothing))
 }
 
 /// Robust DPO: unbiased under labels that are flipped with probability ε, one value a pair.
@@ -70,7 +66,12 @@ pub fn robust_loss(
     label_smoothing: f64,
 ) -> Result<Tensor<1>, AlgoError> {
     positive("beta", beta)?;
-    within("label_smoothing", label_smoothing, 0.0..=0.499_999, "in [0, 0.5)")?;
+    within(
+        "label_smoothing",
+        label_smoothing,
+        0.0..=0.499_999,
+        "in [0, 0.5)",
+    )?;
     let x = margin(policy, reference)? * beta;
     let right = log_sigmoid(x.clone()).neg() * (1.0 - label_smoothing);
     let wrong = log_sigmoid(x.neg()) * label_smoothing;

@@ -1,8 +1,11 @@
 //! Generalised advantage estimation (Schulman et al. 2015).
 
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::{Bool, Tensor};
 
-use crate::error::{AlgoError, finite, host, mask_rows, same_shape, within};
+use crate::{
+    check::{Rows, constant, within},
+    error::AlgoError,
+};
 
 /// Advantages and returns, `[batch, time]`, 0 outside the mask; constants for autodiff.
 #[derive(Clone, Debug)]
@@ -14,10 +17,11 @@ pub struct Advantages {
 }
 
 /// `δ_t = r_t + γ V_{t+1} - V_t`, `A_t = δ_t + γ λ A_{t+1}`; `V` and `A` are 0 after a row's last
-/// token.
+/// token. Time is counted in tokens that the mask counts: what lies between them (observations of
+/// a tool, say) takes no step.
 ///
 /// # Shapes
-/// `rewards`, `values` and `mask` `[batch, time]`; a row's tokens are left-aligned.
+/// `rewards`, `values` and `mask` `[batch, time]`. Computed in f64 on the host.
 ///
 /// # Errors
 /// `gamma` or `lambda` outside [0, 1], shapes, non-finite values, an empty row.
@@ -31,12 +35,11 @@ pub fn gae(
     within("gamma", gamma, 0.0..=1.0, "in [0, 1]")?;
     within("lambda", lambda, 0.0..=1.0, "in [0, 1]")?;
     let [batch, time] = rewards.dims();
-    same_shape("values", values.dims(), [batch, time])?;
-    same_shape("mask", mask.dims(), [batch, time])?;
-    finite("rewards", rewards)?;
-    finite("values", values)?;
-    let rows = mask_rows("mask", mask)?;
-    let (r, v) = (host(rewards), host(values));
+    let rows = Rows::read(mask, [batch, time])?;
+    let (r, v) = (
+        rows.finite("rewards", rewards)?,
+        rows.finite("values", values)?,
+    );
     let mut advantages = vec![0.0; batch * time];
     let mut returns = vec![0.0; batch * time];
     for (row, counts) in rows.iter().enumerate() {
@@ -50,10 +53,21 @@ pub fn gae(
             returns[at] = next_advantage + v[at];
         }
     }
-    let device = rewards.device().without_autodiff();
-    let tensor = |data: Vec<f64>| {
-        let data: Vec<f32> = data.into_iter().map(|x| x as f32).collect();
-        Tensor::from_data(TensorData::new(data, [batch, time]), &device)
-    };
-    Ok(Advantages { advantages: tensor(advantages), returns: tensor(returns) })
+    Ok(Advantages {
+        advantages: constant(advantages, [batch, time], rewards),
+        returns: constant(returns, [batch, time], rewards),
+    })
+}
+
+/// Discounted returns `G_t = r_t + γ G_{t+1}`, `[batch, time]`, 0 outside the mask: advantages
+/// without a value function, as REINFORCE++ takes them (Hu 2025). Constants for autodiff.
+///
+/// # Errors
+/// As [`gae`].
+pub fn discounted_returns(
+    rewards: &Tensor<2>,
+    mask: &Tensor<2, Bool>,
+    gamma: f64,
+) -> Result<Tensor<2>, AlgoError> {
+    Ok(gae(rewards, &rewards.zeros_like(), mask, gamma, 1.0)?.returns)
 }

@@ -3,9 +3,10 @@
 use burn::tensor::Tensor;
 
 use crate::{
+    check::positive,
     dpo::margin,
-    error::{AlgoError, positive, same_shape},
-    pair::{PairLogps, log_ratios},
+    error::AlgoError,
+    pair::{PairLogps, log_ratios, per_token},
 };
 
 /// IPO as in the paper, one value a pair: `(h - 1/(2τ))²`, `h = s_w - s_l` with `s` summed over
@@ -26,10 +27,11 @@ pub fn summed_loss(
 /// `(s_w/n_w - s_l/n_l - 1/(2τ))²`, `n` counting the completion's tokens with its end token. The
 /// convention of TRL, AReaL and LLaMA-Factory.
 ///
-/// `chosen_tokens` and `rejected_tokens` are `[batch]`.
+/// # Shapes
+/// Log-probabilities `[batch]`, summed; `chosen_tokens` and `rejected_tokens` `[batch]`.
 ///
 /// # Errors
-/// As [`summed_loss`].
+/// As [`summed_loss`]; token counts below 1.
 pub fn token_averaged_loss(
     policy: &PairLogps,
     reference: &PairLogps,
@@ -38,9 +40,7 @@ pub fn token_averaged_loss(
     tau: f64,
 ) -> Result<Tensor<1>, AlgoError> {
     positive("tau", tau)?;
-    let (chosen, rejected) = log_ratios(policy, reference)?;
-    same_shape("chosen_tokens", chosen_tokens.dims(), chosen.dims())?;
-    same_shape("rejected_tokens", rejected_tokens.dims(), rejected.dims())?;
-    let h = chosen / chosen_tokens.clone() - rejected / rejected_tokens.clone();
-    Ok((h - 1.0 / (2.0 * tau)).square())
+    let ratios = log_ratios(policy, reference)?;
+    let (chosen, rejected) = per_token(ratios, chosen_tokens, rejected_tokens)?;
+    Ok((chosen - rejected - 1.0 / (2.0 * tau)).square())
 }

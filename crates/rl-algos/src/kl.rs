@@ -3,7 +3,10 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{AlgoError, positive, same_shape, within};
+use crate::{
+    check::{finite, positive, same_shape, within},
+    error::AlgoError,
+};
 
 /// Estimators of `KL(π‖ref)` from one sample a token, with `l = log π - log ref` (Schulman 2020,
 /// "Approximating KL divergence").
@@ -12,46 +15,61 @@ use crate::error::{AlgoError, positive, same_shape, within};
 pub enum KlEstimator {
     /// `l`: unbiased, of either sign.
     K1,
-    /// `l² / 2`: biased, never negative.
+    /// `l² / 2`: biased, never negative; its gradient is an unbiased one of the KL.
     K2,
-    /// `exp(-l) - 1 + l`: unbiased, never negative.
+    /// `exp(-l) - 1 + l`: unbiased, never negative. Its gradient is *not* that of the KL of the
+    /// sampling policy but of the forward KL, `KL(ref‖π)`.
     K3,
 }
 
-/// One value a token, `[batch, time]`; 0 where both arguments are 0 (padding).
+/// One value a token, `[batch, time]`; 0 where both arguments are equal, as padding is.
+///
+/// Gradients flow into `policy` only.
 ///
 /// # Errors
-/// When the shapes differ.
+/// Shapes, non-finite values.
 pub fn kl_per_token(
     policy: &Tensor<2>,
     reference: &Tensor<2>,
     estimator: KlEstimator,
 ) -> Result<Tensor<2>, AlgoError> {
     same_shape("reference", reference.dims(), policy.dims())?;
+    finite("policy", policy)?;
+    finite("reference", reference)?;
     let l = policy.clone() - reference.clone().detach();
     Ok(match estimator {
         KlEstimator::K1 => l,
         KlEstimator::K2 => l.square() / 2.0,
-        KlEstimator::K3 => l.clone().neg().exp() - 1.0 + l,
+        KlEstimator::K3 => exp_minus_one(l.clone().neg()) + l,
     })
 }
 
-/// How the weight of the KL penalty moves.
+/// `exp(x) - 1`, as `tanh(x/2) (exp(x) + 1)`: exact near 0, where a policy starts and where
+/// `exp(x) - 1` keeps no digit. Beyond 1 in absolute value the plain form is as good.
+pub(crate) fn exp_minus_one<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    (x.clone() / 2.0).tanh() * (x.exp() + 1.0)
+}
+
+/// How the weight of the KL penalty moves. The weight itself is the only state: keep it in the
+/// checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum KlController {
     /// Stays as it is.
     Fixed,
-    /// `coef ← coef (1 + clip(KL / target - 1, ±0.2) n / horizon)` (Ziegler et al. 2019).
+    /// `coef ← coef (1 + clip(KL / target - 1, ±0.2) n / horizon)`: section 2.2 of Ziegler et al.
+    /// 2019, as in lm-human-preferences (target 6, horizon 10,000).
     Adaptive {
         /// KL that is steered to, in nats a sequence.
         target: f64,
-        /// Episodes over which the weight may change by about its own size.
+        /// Episodes over which the weight may change by about a fifth of its own size.
         horizon: f64,
     },
 }
 
 impl KlController {
+    /// Checks the fields.
+    ///
     /// # Errors
     /// When the target or the horizon is not positive.
     pub fn validate(&self) -> Result<(), AlgoError> {
@@ -65,9 +83,11 @@ impl KlController {
     /// The weight after a batch of `episodes` whose mean sequence KL was `kl`.
     ///
     /// # Errors
-    /// When `kl` is not finite.
+    /// When `kl` or `coef` is not finite, or the fields are not valid.
     pub fn update(&self, coef: f64, kl: f64, episodes: usize) -> Result<f64, AlgoError> {
+        self.validate()?;
         within("kl", kl, f64::MIN..=f64::MAX, "finite")?;
+        within("coef", coef, 0.0..=f64::MAX, "finite and not negative")?;
         Ok(match self {
             Self::Fixed => coef,
             Self::Adaptive { target, horizon } => {

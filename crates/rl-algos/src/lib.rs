@@ -6,6 +6,7 @@
 //! tokenizer, a dataset or a file.
 
 pub mod bradley_terry;
+mod check;
 pub mod dpo;
 pub mod error;
 pub mod gae;
@@ -14,6 +15,7 @@ pub mod kl;
 pub mod normalisation;
 pub mod pair;
 pub mod ppo;
+pub mod sft;
 pub mod slic;
 pub mod whiten;
 

@@ -2,53 +2,67 @@
 
 use burn::tensor::{Bool, Tensor};
 
-use crate::error::{AlgoError, mask_rows, positive, same_shape};
+use crate::{
+    check::{Rows, constant, finite, masked, positive, same_len},
+    error::AlgoError,
+};
 
-/// What a loss is averaged over. The denominator counts the *whole* batch, over all micro-batches
-/// and devices, so that accumulating parts gives the gradient of the whole: the reduced losses of
-/// the parts are added, never averaged.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What a loss is averaged over.
+///
+/// The denominator counts the *whole* batch, over all micro-batches and devices. So the reduced
+/// losses of the parts are added, never averaged, and accumulating parts of any sizes gives the
+/// gradient of the whole.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Normalisation {
-    /// Mean over the tokens of the batch; the denominator is their number (or total weight).
+    /// Sum over tokens / denominator. With the number (or the total weight) of the whole batch's
+    /// tokens it is the token mean (DAPO; supervised fine-tuning); with sequences times the
+    /// longest length allowed it is Dr. GRPO's constant.
     Token {
         /// Tokens of the whole batch.
         denominator: f64,
     },
-    /// Mean over sequences (or pairs), each the mean over its tokens; the denominator is the
-    /// number of sequences.
+    /// Mean over sequences (or pairs), each the mean over its tokens (GRPO).
     Sequence {
-        /// Sequences of the whole batch.
+        /// Sequences, or pairs, of the whole batch.
         denominator: f64,
+    },
+    /// Mean over prompts, each the mean over all tokens of all its completions: a prompt weighs
+    /// the same however many and however long its completions are.
+    Prompt {
+        /// Prompts of the whole batch.
+        denominator: f64,
+        /// For each row, what its prompt has in the whole batch: tokens for
+        /// [`tokens`](Normalisation::tokens), sequences for [`sequences`](Normalisation::sequences).
+        counts: Vec<f64>,
     },
 }
 
 impl Normalisation {
-    /// Reduces one value a token, `[batch, time]`, to `[1]`.
+    /// Reduces one value a token, `[batch, time]`, to `[1]`. What lies outside the mask does not
+    /// matter, not even when it is not a number.
     ///
     /// # Errors
-    /// When the denominator is not positive, the shapes differ or a row is empty.
+    /// A denominator that is not positive, shapes, an empty row, a value that is not finite.
     pub fn tokens(
         &self,
         values: Tensor<2>,
         mask: &Tensor<2, Bool>,
     ) -> Result<Tensor<1>, AlgoError> {
-        same_shape("mask", mask.dims(), values.dims())?;
-        let rows = mask_rows("mask", mask)?;
-        let values = values.mask_fill(mask.clone().bool_not(), 0.0);
+        let rows = Rows::read(mask, values.dims())?;
+        rows.finite("values", &values)?;
+        let values = masked(values, mask);
         match self {
-            Self::Token { denominator } => {
-                positive("denominator", *denominator)?;
-                Ok(values.sum() / *denominator)
-            }
-            Self::Sequence { .. } => {
-                let batch = rows.len();
-                let lens: Vec<f32> = rows
+            Self::Token { denominator } => divided(values.sum(), *denominator),
+            Self::Sequence { denominator } => divided(each(values, rows.lens()), *denominator),
+            Self::Prompt {
+                denominator,
+                counts,
+            } => {
+                same_len("counts", counts.len(), values.dims()[0])?;
+                counts
                     .iter()
-                    .map(|row| row.iter().filter(|counts| **counts).count() as f32)
-                    .collect();
-                let lens = burn::tensor::TensorData::new(lens, [batch]);
-                let lens = Tensor::<1>::from_data(lens, &values.device());
-                self.sequences(values.sum_dim(1).reshape([batch]) / lens)
+                    .try_for_each(|count| positive("counts", *count))?;
+                divided(each(values, counts.clone()), *denominator)
             }
         }
     }
@@ -56,10 +70,39 @@ impl Normalisation {
     /// Reduces one value a sequence or pair, `[batch]`, to `[1]`.
     ///
     /// # Errors
-    /// When the denominator is not positive.
+    /// A denominator that is not positive, a value that is not finite.
     pub fn sequences(&self, values: Tensor<1>) -> Result<Tensor<1>, AlgoError> {
-        let (Self::Token { denominator } | Self::Sequence { denominator }) = self;
-        positive("denominator", *denominator)?;
-        Ok(values.sum() / *denominator)
+        finite("values", &values)?;
+        match self {
+            Self::Token { denominator } | Self::Sequence { denominator } => {
+                divided(values.sum(), *denominator)
+            }
+            Self::Prompt {
+                denominator,
+                counts,
+            } => {
+                let [batch] = values.dims();
+                same_len("counts", counts.len(), batch)?;
+                counts
+                    .iter()
+                    .try_for_each(|count| positive("counts", *count))?;
+                divided(
+                    each(values.reshape([batch, 1]), counts.clone()),
+                    *denominator,
+                )
+            }
+        }
     }
+}
+
+fn divided(sum: Tensor<1>, denominator: f64) -> Result<Tensor<1>, AlgoError> {
+    positive("denominator", denominator)?;
+    Ok(sum / denominator)
+}
+
+/// The sum over rows of row sum / count.
+fn each(values: Tensor<2>, counts: Vec<f64>) -> Tensor<1> {
+    let [batch, _] = values.dims();
+    let counts = constant(counts, [batch, 1], &values);
+    (values.sum_dim(1) / counts).sum()
 }

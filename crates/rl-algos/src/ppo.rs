@@ -3,10 +3,13 @@
 
 use burn::tensor::{Bool, Tensor};
 
-use crate::error::{AlgoError, finite, mask_rows, positive, same_shape, within};
+use crate::{
+    check::{Rows, constant, finite, masked, not_negative, positive, same_shape},
+    error::AlgoError,
+};
 
 /// Per-token rewards, `[batch, time]`: `-kl_coef · KL_t`, and the score of the sequence added at
-/// its last token.
+/// its last token. 0 outside the mask; constants for autodiff.
 ///
 /// # Shapes
 /// `scores` `[batch]`, `kl` (from [`crate::kl::kl_per_token`]) and `mask` `[batch, time]`.
@@ -19,40 +22,45 @@ pub fn token_rewards(
     mask: &Tensor<2, Bool>,
     kl_coef: f64,
 ) -> Result<Tensor<2>, AlgoError> {
-    within("kl_coef", kl_coef, 0.0..=f64::MAX, "finite and not negative")?;
+    not_negative("kl_coef", kl_coef)?;
     let [batch, time] = kl.dims();
     same_shape("scores", scores.dims(), [batch])?;
-    same_shape("mask", mask.dims(), [batch, time])?;
+    let rows = Rows::read(mask, [batch, time])?;
     finite("scores", scores)?;
-    finite("kl", kl)?;
-    let rows = mask_rows("mask", mask)?;
-    let last: Vec<bool> = rows
+    let kl_values = rows.finite("kl", kl)?;
+    let mut rewards: Vec<f64> = kl_values
         .iter()
-        .flat_map(|row| {
-            let last = row.iter().rposition(|counts| *counts);
-            (0..time).map(move |t| Some(t) == last)
-        })
+        .zip(rows.flat())
+        .map(|(kl, counts)| if *counts { -kl_coef * kl } else { 0.0 })
         .collect();
-    let device = kl.device();
-    let last = burn::tensor::TensorData::new(last, [batch, time]);
-    let last = Tensor::<2, Bool>::from_data(last, &device);
-    let spread: Tensor<2> = scores.clone().reshape([batch, 1]).expand([batch, time]);
-    let at_last = spread.mask_fill(last.bool_not(), 0.0);
-    let penalty = (kl.clone() * -kl_coef).mask_fill(mask.clone().bool_not(), 0.0);
-    Ok((at_last + penalty).detach())
+    for ((row, counts), score) in rows.iter().enumerate().zip(crate::check::host(scores)) {
+        if let Some(last) = counts.iter().rposition(|counts| *counts) {
+            rewards[row * time + last] += score;
+        }
+    }
+    Ok(constant(rewards, [batch, time], kl))
 }
 
 /// The clipped surrogate and what is logged about it.
 #[derive(Clone, Debug)]
 pub struct PolicyLoss {
-    /// `max(-A ρ, -A clip(ρ, 1 ± ε))`, `[batch, time]`, 0 outside the mask.
+    /// `max(-A ρ, -A clip(ρ, 1 - ε_low, 1 + ε_high))`, `[batch, time]`, 0 outside the mask.
     pub loss: Tensor<2>,
     /// `ρ = exp(log π - log π_old)`, `[batch, time]`, detached, 1 outside the mask.
     pub ratio: Tensor<2>,
     /// `(log π - log π_old)² / 2`, `[batch, time]`, detached, 0 outside the mask.
     pub approx_kl: Tensor<2>,
-    /// 1 where the clipped form is the larger, `[batch, time]`, detached.
+    /// 1 where the clipped form is the larger, `[batch, time]`, detached, 0 outside the mask.
     pub clipped: Tensor<2>,
+}
+
+/// How far the ratio may move: to `1 - low` and to `1 + high`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClipRange {
+    /// In (0, 1].
+    pub low: f64,
+    /// Above 0; DAPO's clip-higher (Yu et al. 2025) makes it larger than `low`.
+    pub high: f64,
 }
 
 /// Eq. 7 of Schulman et al. 2017 as a loss, one value a token.
@@ -61,7 +69,7 @@ pub struct PolicyLoss {
 /// All `[batch, time]`. Gradients flow into `logps` only.
 ///
 /// # Errors
-/// `clip_eps` not positive, shapes, non-finite values, an empty row.
+/// `clip_eps` not positive, shapes, an empty row, non-finite values where the mask counts.
 pub fn policy_loss(
     logps: &Tensor<2>,
     old_logps: &Tensor<2>,
@@ -70,28 +78,69 @@ pub fn policy_loss(
     clip_eps: f64,
 ) -> Result<PolicyLoss, AlgoError> {
     positive("clip_eps", clip_eps)?;
-    same_shape("old_logps", old_logps.dims(), logps.dims())?;
-    same_shape("advantages", advantages.dims(), logps.dims())?;
-    same_shape("mask", mask.dims(), logps.dims())?;
-    finite("logps", logps)?;
-    finite("old_logps", old_logps)?;
-    finite("advantages", advantages)?;
-    mask_rows("mask", mask)?;
-    let outside = mask.clone().bool_not();
-    let difference = logps.clone() - old_logps.clone().detach();
-    let difference = difference.mask_fill(outside.clone(), 0.0);
+    let clip = ClipRange {
+        low: clip_eps,
+        high: clip_eps,
+    };
+    let difference = log_ratio(logps, old_logps, advantages, mask)?;
+    Ok(surrogate(difference, advantages, mask, clip))
+}
+
+/// As [`policy_loss`], with bounds of their own below and above 1.
+///
+/// # Errors
+/// As [`policy_loss`], for either bound.
+pub fn asymmetric_policy_loss(
+    logps: &Tensor<2>,
+    old_logps: &Tensor<2>,
+    advantages: &Tensor<2>,
+    mask: &Tensor<2, Bool>,
+    clip: ClipRange,
+) -> Result<PolicyLoss, AlgoError> {
+    clip.check()?;
+    let difference = log_ratio(logps, old_logps, advantages, mask)?;
+    Ok(surrogate(difference, advantages, mask, clip))
+}
+
+impl ClipRange {
+    pub(crate) fn check(&self) -> Result<(), AlgoError> {
+        positive("clip.low", self.low)?;
+        positive("clip.high", self.high)
+    }
+}
+
+/// `log π - log π_old`, 0 outside the mask, with everything checked that a surrogate reads.
+pub(crate) fn log_ratio(
+    logps: &Tensor<2>,
+    old_logps: &Tensor<2>,
+    advantages: &Tensor<2>,
+    mask: &Tensor<2, Bool>,
+) -> Result<Tensor<2>, AlgoError> {
+    let rows = Rows::read(mask, logps.dims())?;
+    rows.finite("logps", logps)?;
+    rows.finite("old_logps", old_logps)?;
+    rows.finite("advantages", advantages)?;
+    Ok(masked(logps.clone(), mask) - masked(old_logps.clone().detach(), mask))
+}
+
+/// The clipped surrogate of a log-ratio that is 0 outside the mask.
+pub(crate) fn surrogate(
+    difference: Tensor<2>,
+    advantages: &Tensor<2>,
+    mask: &Tensor<2, Bool>,
+    clip: ClipRange,
+) -> PolicyLoss {
     let ratio = difference.clone().exp();
-    let advantages = advantages.clone().detach();
+    let advantages = masked(advantages.clone().detach(), mask);
     let plain = ratio.clone() * advantages.clone().neg();
-    let bounded = ratio.clone().clamp(1.0 - clip_eps, 1.0 + clip_eps) * advantages.neg();
-    let clipped = bounded.clone().greater(plain.clone()).float();
-    let loss = plain.clone().max_pair(bounded).mask_fill(outside.clone(), 0.0);
-    Ok(PolicyLoss {
-        loss,
+    let bounded = ratio.clone().clamp(1.0 - clip.low, 1.0 + clip.high) * advantages.neg();
+    let larger = bounded.clone().greater(plain.clone());
+    PolicyLoss {
+        loss: plain.clone().mask_where(larger.clone(), bounded),
+        clipped: plain.detach().zeros_like().mask_fill(larger, 1.0),
         ratio: ratio.detach(),
         approx_kl: difference.detach().square() / 2.0,
-        clipped: clipped.mask_fill(outside, 0.0).detach(),
-    })
+    }
 }
 
 /// Clipped value loss, one value a token: `½ max((V - R)², (clip(V, V_old ± ε) - R)²)`.
@@ -109,17 +158,15 @@ pub fn value_loss(
     clip_eps: f64,
 ) -> Result<Tensor<2>, AlgoError> {
     positive("value_clip_eps", clip_eps)?;
-    same_shape("old_values", old_values.dims(), values.dims())?;
-    same_shape("returns", returns.dims(), values.dims())?;
-    same_shape("mask", mask.dims(), values.dims())?;
-    finite("values", values)?;
-    finite("old_values", old_values)?;
-    finite("returns", returns)?;
-    mask_rows("mask", mask)?;
-    let old = old_values.clone().detach();
-    let returns = returns.clone().detach();
+    let rows = Rows::read(mask, values.dims())?;
+    rows.finite("values", values)?;
+    rows.finite("old_values", old_values)?;
+    rows.finite("returns", returns)?;
+    let values = masked(values.clone(), mask);
+    let old = masked(old_values.clone().detach(), mask);
+    let returns = masked(returns.clone().detach(), mask);
     let moved = (values.clone() - old.clone()).clamp(-clip_eps, clip_eps) + old;
-    let plain = (values.clone() - returns.clone()).square();
+    let plain = (values - returns.clone()).square();
     let bounded = (moved - returns).square();
-    Ok((plain.max_pair(bounded) * 0.5).mask_fill(mask.clone().bool_not(), 0.0))
+    Ok(plain.max_pair(bounded) * 0.5)
 }

@@ -3,7 +3,8 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    error::{AlgoError, finite, positive, same_shape, within},
+    check::{finite, not_negative, positive, same_shape},
+    error::AlgoError,
     pair::PairLogps,
 };
 
@@ -11,7 +12,9 @@ use crate::{
 /// `max(0, δ - log π(y_w) + log π(y_l)) - λ log π(y_ref)`; eq. 1 of Zhao et al. 2023.
 ///
 /// There is no reference model. `target` is the log-probability of the regularisation target,
-/// `[batch]`: the SFT target where there is one, else the chosen completion.
+/// `[batch]`, under the policy: the SFT target where there is one, else the chosen completion.
+/// Gradients flow into `policy` and `target`. For the hinge on reference-corrected margins that
+/// TRL calls SLiC-like, see [`crate::dpo::hinge_loss`].
 ///
 /// # Errors
 /// `delta` not positive, `lambda` negative, shapes, non-finite values.
@@ -22,7 +25,7 @@ pub fn slic_hf_loss(
     lambda: f64,
 ) -> Result<Tensor<1>, AlgoError> {
     positive("delta", delta)?;
-    within("lambda", lambda, 0.0..=f64::MAX, "finite and not negative")?;
+    not_negative("lambda", lambda)?;
     policy.check("policy.chosen", "policy.rejected")?;
     same_shape("target", target.dims(), policy.chosen.dims())?;
     finite("target", target)?;

@@ -2,45 +2,70 @@
 
 use burn::tensor::{Bool, Tensor};
 
-use crate::error::{AlgoError, finite, host, mask_rows, same_shape};
+use crate::{
+    check::{Rows, constant},
+    error::AlgoError,
+};
 
-/// Mean and unbiased variance over the mask.
-fn moments(x: &Tensor<2>, mask: &Tensor<2, Bool>) -> Result<(f64, f64), AlgoError> {
-    same_shape("mask", mask.dims(), x.dims())?;
-    finite("x", x)?;
-    let counted: Vec<f64> = mask_rows("mask", mask)?
-        .concat()
-        .into_iter()
-        .zip(host(x))
-        .filter_map(|(counts, x)| counts.then_some(x))
-        .collect();
-    let n = counted.len() as f64;
-    let mean = counted.iter().sum::<f64>() / n;
-    let squares: f64 = counted.iter().map(|x| (x - mean).powi(2)).sum();
-    // One token has no spread: its variance is 0, not 0/0.
-    Ok((mean, squares / (n - 1.0).max(1.0)))
-}
+/// Under the root of the denominator, as TRL, lm-human-preferences and Huang et al. 2024 have it.
+const EPSILON: f64 = 1e-8;
 
-fn masked(x: Tensor<2>, mask: &Tensor<2, Bool>) -> Tensor<2> {
-    x.mask_fill(mask.clone().bool_not(), 0.0)
-}
-
-/// `(x - mean) / sqrt(var + 1e-8)` over the mask, 0 outside: what PPO does to advantages. The
-/// variance is Bessel-corrected.
+/// `(x - mean) / sqrt(var + 1e-8)` over the mask, 0 outside: what PPO does to advantages.
+///
+/// Mean and variance are those of all tokens that count; the variance is Bessel-corrected. A
+/// single token has variance 0. The result is a constant for autodiff, computed in f64.
+///
+/// torchtune's `whiten(shift_mean=True)` adds the mean back, which is the opposite of its name and
+/// of this function; see [`whiten_keep_mean`].
+///
+/// # Shapes
+/// `x`, `mask` and the result `[batch, time]`.
 ///
 /// # Errors
 /// Shapes, non-finite values, an empty row.
 pub fn whiten(x: &Tensor<2>, mask: &Tensor<2, Bool>) -> Result<Tensor<2>, AlgoError> {
-    let (mean, variance) = moments(x, mask)?;
-    Ok(masked((x.clone() - mean) / (variance + 1e-8).sqrt(), mask))
+    whitened(x, mask, false)
 }
 
 /// `(x - mean) / sqrt(var + 1e-8) + mean` over the mask, 0 outside: scale without shift, what PPO
-/// optionally does to rewards.
+/// optionally does to rewards (`shift_mean=False` in TRL).
 ///
 /// # Errors
 /// As [`whiten`].
 pub fn whiten_keep_mean(x: &Tensor<2>, mask: &Tensor<2, Bool>) -> Result<Tensor<2>, AlgoError> {
-    let (mean, variance) = moments(x, mask)?;
-    Ok(masked((x.clone() - mean) / (variance + 1e-8).sqrt() + mean, mask))
+    whitened(x, mask, true)
+}
+
+fn whitened(
+    x: &Tensor<2>,
+    mask: &Tensor<2, Bool>,
+    keep_mean: bool,
+) -> Result<Tensor<2>, AlgoError> {
+    let rows = Rows::read(mask, x.dims())?;
+    let mut values = rows.finite("x", x)?;
+    let (mean, variance) = moments(
+        values
+            .iter()
+            .zip(rows.flat())
+            .filter(|v| *v.1)
+            .map(|v| *v.0),
+    );
+    let scale = (variance + EPSILON).sqrt();
+    let shift = if keep_mean { mean } else { 0.0 };
+    for (value, counts) in values.iter_mut().zip(rows.flat()) {
+        *value = if *counts {
+            (*value - mean) / scale + shift
+        } else {
+            0.0
+        };
+    }
+    Ok(constant(values, x.dims(), x))
+}
+
+/// Mean and Bessel-corrected variance; the variance of one value is 0.
+pub(crate) fn moments(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let n = values.clone().count() as f64;
+    let mean = values.clone().sum::<f64>() / n;
+    let squares: f64 = values.map(|x| (x - mean).powi(2)).sum();
+    (mean, squares / (n - 1.0).max(1.0))
 }

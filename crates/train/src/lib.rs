@@ -12,6 +12,7 @@ pub mod ppo;
 pub mod preference;
 pub mod reward;
 
+pub mod rlhf;
 pub mod rollout;
 pub mod run_folder;
 pub mod schedule;

@@ -175,11 +175,6 @@ pub(crate) fn accumulate(
     }
 }
 
-/// A scalar tensor on the host.
-pub(crate) fn number(x: &Tensor<1>) -> f64 {
-    host(x).iter().sum()
-}
-
 /// A tensor's values on the host.
 pub(crate) fn host<const D: usize>(x: &Tensor<D>) -> Vec<f64> {
     x.clone().detach().into_data().convert::<f64>().iter::<f64>().collect()
