@@ -11,7 +11,10 @@ use togi_policy::PolicyError;
 use togi_train::TrainError;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Tunes language models to what people want")]
+#[command(
+    name = "cargo xtask",
+    about = "Tunes language models to what people want"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -52,10 +55,15 @@ fn main() -> ExitCode {
             for (i, cause) in error.chain().enumerate() {
                 // Transparent wrappers repeat their cause.
                 if i == 0 || cause.to_string() != error.to_string() {
-                    eprintln!("{}{cause}", if i == 0 { "error: " } else { "  caused by: " });
+                    eprintln!(
+                        "{}{cause}",
+                        if i == 0 { "error: " } else { "  caused by: " }
+                    );
                 }
             }
-            let input = error.downcast_ref::<TrainError>().is_some_and(TrainError::is_input)
+            let input = error
+                .downcast_ref::<TrainError>()
+                .is_some_and(TrainError::is_input)
                 || error.is::<PolicyError>()
                 || error.is::<InputError>();
             ExitCode::from(if input { 2 } else { 1 })

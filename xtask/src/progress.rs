@@ -76,7 +76,11 @@ impl Observer for Bars {
                     self.bar = Some(bar);
                 }
             }
-            Event::Step { step, row, tokens_per_second } => {
+            Event::Step {
+                step,
+                row,
+                tokens_per_second,
+            } => {
                 let text = numbers(row, tokens_per_second);
                 if let Some(bar) = &self.bar {
                     bar.set_message(text);
@@ -86,13 +90,23 @@ impl Observer for Bars {
                     let per_step = self.started.elapsed().as_secs_f64()
                         / (step - self.first_step).max(1) as f64;
                     let left = per_step * (self.total - step) as f64;
-                    eprintln!("{:>8} {step}/{}  {text}  {left:.0}s left", self.name, self.total);
+                    eprintln!(
+                        "{:>8} {step}/{}  {text}  {left:.0}s left",
+                        self.name, self.total
+                    );
                 }
             }
             Event::Eval { step, row } => {
-                let shown: Vec<String> =
-                    row.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-                self.say(&format!("{:>8} {step}/{}  {}", self.name, self.total, shown.join("  ")));
+                let shown: Vec<String> = row
+                    .iter()
+                    .map(|(name, value)| format!("{name} {value:.4}"))
+                    .collect();
+                self.say(&format!(
+                    "{:>8} {step}/{}  {}",
+                    self.name,
+                    self.total,
+                    shown.join("  ")
+                ));
             }
             Event::Message(text) => self.say(text),
             Event::Done => {

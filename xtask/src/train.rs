@@ -48,7 +48,10 @@ pub(crate) struct TrainArguments {
 pub(crate) fn list() {
     for recipe in Recipe::value_variants() {
         if let Some(value) = recipe.to_possible_value() {
-            let help = value.get_help().map(ToString::to_string).unwrap_or_default();
+            let help = value
+                .get_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
             println!("{:<8} {help}", value.get_name());
         }
     }
@@ -102,7 +105,10 @@ fn environment(device: &str) -> Vec<(String, String)> {
     vec![
         ("Togi".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         ("Device".to_owned(), device.to_owned()),
-        ("System".to_owned(), format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)),
+        (
+            "System".to_owned(),
+            format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        ),
         ("Threads".to_owned(), threads.to_string()),
     ]
 }
@@ -111,5 +117,6 @@ fn read_metrics(run: &RunFolder) -> Result<Vec<Map<String, Value>>> {
     let path = run.path().join("metrics.jsonl");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let rows = text.lines().map(serde_json::from_str);
-    rows.collect::<Result<_, _>>().with_context(|| path.display().to_string())
+    rows.collect::<Result<_, _>>()
+        .with_context(|| path.display().to_string())
 }

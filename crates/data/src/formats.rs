@@ -143,5 +143,7 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Dataset, DataErro
 }
 
 fn is_json(name: &str) -> bool {
-    [".jsonl", ".ndjson", ".json"].iter().any(|end| name.ends_with(end))
+    [".jsonl", ".ndjson", ".json"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }

@@ -35,7 +35,8 @@ pub(crate) fn preference(
         }
     };
     let (at, other) = (cut("chosen", chosen)?, cut("rejected", rejected)?);
-    let ((prompt, chosen), (other_prompt, rejected)) = (chosen.split_at(at), rejected.split_at(other));
+    let ((prompt, chosen), (other_prompt, rejected)) =
+        (chosen.split_at(at), rejected.split_at(other));
     for (name, answer) in [("chosen", chosen), ("rejected", rejected)] {
         if answer.trim().is_empty() {
             let reason = format!("field `{name}`: the last assistant turn is empty");
@@ -97,7 +98,10 @@ pub fn messages(text: &str, place: &str) -> Result<Vec<Message>, DataError> {
         }
     }
     if turns.first().is_none_or(|m| m.role != "user") {
-        return Err(DataError::row(place, "the dialogue's first human turn is empty"));
+        return Err(DataError::row(
+            place,
+            "the dialogue's first human turn is empty",
+        ));
     }
     Ok(turns)
 }

@@ -7,10 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{
-    error::DataError,
-    formats::Sink,
-};
+use crate::{error::DataError, formats::Sink};
 
 /// Feeds the rows to the sink one by one. `name` is the file's name without compression.
 pub(crate) fn rows(
@@ -23,10 +20,12 @@ pub(crate) fn rows(
     let mut bytes = Vec::new();
     for line in 1_usize.. {
         bytes.clear();
-        let read = reader.read_until(b'\n', &mut bytes).map_err(|e| DataError::File {
-            path: path.to_owned(),
-            reason: format!("line {line}: {e} (is the file whole?)"),
-        })?;
+        let read = reader
+            .read_until(b'\n', &mut bytes)
+            .map_err(|e| DataError::File {
+                path: path.to_owned(),
+                reason: format!("line {line}: {e} (is the file whole?)"),
+            })?;
         if read == 0 {
             break;
         }
@@ -38,7 +37,9 @@ pub(crate) fn rows(
             continue;
         }
         if text.first() == Some(&b'[') && name.ends_with(".json") {
-            reader.read_to_end(&mut bytes).map_err(DataError::io(path))?;
+            reader
+                .read_to_end(&mut bytes)
+                .map_err(DataError::io(path))?;
             text = bytes.trim_ascii();
             return array(path, text, line, sink);
         }
@@ -65,7 +66,10 @@ pub(crate) fn rows(
 fn array(path: &Path, text: &[u8], first: usize, sink: &mut Sink<'_>) -> Result<(), DataError> {
     let items: Vec<Value> = serde_json::from_slice(text).map_err(|e| {
         let place = format!("{}:{}", path.display(), first + e.line().saturating_sub(1));
-        DataError::row(&place, format!("column {}: {}", e.column(), without_position(&e)))
+        DataError::row(
+            &place,
+            format!("column {}: {}", e.column(), without_position(&e)),
+        )
     })?;
     for (index, item) in items.into_iter().enumerate() {
         let place = format!("{}: row {}", path.display(), index + 1);

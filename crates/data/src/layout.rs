@@ -83,7 +83,11 @@ pub fn detect(row: &Map<String, Value>, place: &str) -> Result<Layout, DataError
             }
             Layout::HhDialogues
         } else {
-            let name = if text("chosen").is_none() { "chosen" } else { "rejected" };
+            let name = if text("chosen").is_none() {
+                "chosen"
+            } else {
+                "rejected"
+            };
             let reason = format!("field `{name}` is {}, not text", kind(&row[name]));
             return Err(DataError::row(place, reason));
         }
@@ -137,7 +141,9 @@ fn messages(value: &Value, name: &str, place: &str) -> Result<Vec<Message>, Data
     let wrong = |reason: String| DataError::row(place, reason);
     let Value::Array(items) = value else {
         let what = kind(value);
-        return Err(wrong(format!("field `{name}` is {what}, not a list of messages")));
+        return Err(wrong(format!(
+            "field `{name}` is {what}, not a list of messages"
+        )));
     };
     if items.is_empty() {
         return Err(wrong(format!("field `{name}` is empty")));
@@ -149,16 +155,24 @@ fn messages(value: &Value, name: &str, place: &str) -> Result<Vec<Message>, Data
             let at = format!("{name}[{i}]");
             let Value::Object(item) = item else {
                 let what = kind(item);
-                return Err(wrong(format!("field `{at}` is {what}, not a message object")));
+                return Err(wrong(format!(
+                    "field `{at}` is {what}, not a message object"
+                )));
             };
-            if let Some(key) = ["tool_calls", "function_call", "reasoning_content", "thinking"]
-                .iter()
-                .find(|key| {
-                    item.get(**key).is_some_and(|v| {
-                        !v.is_null() && v.as_str() != Some("") && v.as_array().is_none_or(|a| !a.is_empty())
-                    })
+            if let Some(key) = [
+                "tool_calls",
+                "function_call",
+                "reasoning_content",
+                "thinking",
+            ]
+            .iter()
+            .find(|key| {
+                item.get(**key).is_some_and(|v| {
+                    !v.is_null()
+                        && v.as_str() != Some("")
+                        && v.as_array().is_none_or(|a| !a.is_empty())
                 })
-            {
+            }) {
                 return Err(wrong(format!("field `{at}.{key}` is not supported")));
             }
             let role = match field(item, "role", place) {
@@ -183,7 +197,10 @@ fn messages(value: &Value, name: &str, place: &str) -> Result<Vec<Message>, Data
 /// A message's content: text, or a list of parts that are all text.
 fn said(value: Option<&Value>, at: &str, place: &str) -> Result<String, DataError> {
     let wrong = |reason: &str| {
-        Err(DataError::row(place, format!("field `{at}.content` {reason}")))
+        Err(DataError::row(
+            place,
+            format!("field `{at}.content` {reason}"),
+        ))
     };
     match value {
         Some(Value::String(text)) => Ok(text.clone()),
@@ -193,7 +210,8 @@ fn said(value: Option<&Value>, at: &str, place: &str) -> Result<String, DataErro
                 match (part.get("type").and_then(Value::as_str), part.get("text")) {
                     (Some("text"), Some(Value::String(text))) => all.push_str(text),
                     (Some(other), _) if other != "text" => {
-                        let reason = format!("has a part of type `{other}`; only text is supported");
+                        let reason =
+                            format!("has a part of type `{other}`; only text is supported");
                         return wrong(&reason);
                     }
                     _ => return wrong("has a part without `type` and `text`"),
@@ -278,7 +296,12 @@ pub fn record(row: &Map<String, Value>, layout: Layout, place: &str) -> Result<R
                     Err(DataError::row(place, reason))
                 }
             };
-            hh::preference(text("chosen")?, text("rejected")?, margin(row, place)?, place)?
+            hh::preference(
+                text("chosen")?,
+                text("rejected")?,
+                margin(row, place)?,
+                place,
+            )?
         }
         Layout::PromptOnly => Record::Prompt(prompt(row, place)?),
         Layout::Unpaired => Record::Unpaired {
@@ -293,10 +316,15 @@ pub fn record(row: &Map<String, Value>, layout: Layout, place: &str) -> Result<R
             },
         },
     };
-    if let Record::Preference { chosen, rejected, .. } = &record
+    if let Record::Preference {
+        chosen, rejected, ..
+    } = &record
         && chosen == rejected
     {
-        return Err(DataError::row(place, "fields `chosen` and `rejected` are the same"));
+        return Err(DataError::row(
+            place,
+            "fields `chosen` and `rejected` are the same",
+        ));
     }
     Ok(record)
 }
@@ -316,7 +344,10 @@ fn margin(row: &Map<String, Value>, place: &str) -> Result<Option<f64>, DataErro
 
 fn preference(row: &Map<String, Value>, place: &str) -> Result<Record, DataError> {
     let margin = margin(row, place)?;
-    let (chosen, rejected) = (content(row, "chosen", place)?, content(row, "rejected", place)?);
+    let (chosen, rejected) = (
+        content(row, "chosen", place)?,
+        content(row, "rejected", place)?,
+    );
     let (chosen, rejected) = match (chosen, rejected) {
         (Content::Messages(chosen), Content::Messages(rejected)) => (chosen, rejected),
         (Content::Text(_), Content::Text(_)) => {
@@ -336,7 +367,11 @@ fn preference(row: &Map<String, Value>, place: &str) -> Result<Record, DataError
     // repeats it as text.
     if chosen[0].role != "assistant" || rejected[0].role != "assistant" {
         if row.get("prompt").is_some_and(Value::is_array) {
-            let name = if chosen[0].role == "assistant" { "rejected" } else { "chosen" };
+            let name = if chosen[0].role == "assistant" {
+                "rejected"
+            } else {
+                "chosen"
+            };
             let reason = format!("field `{name}` does not start with an assistant message");
             return Err(DataError::row(place, reason));
         }
@@ -357,9 +392,16 @@ fn implicit_prompt(
     place: &str,
 ) -> Result<Record, DataError> {
     if chosen == rejected {
-        return Err(DataError::row(place, "fields `chosen` and `rejected` are the same"));
+        return Err(DataError::row(
+            place,
+            "fields `chosen` and `rejected` are the same",
+        ));
     }
-    let shared = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
+    let shared = chosen
+        .iter()
+        .zip(&rejected)
+        .take_while(|(a, b)| a == b)
+        .count();
     let answers = |turns: &[Message]| turns.get(shared).is_some_and(|m| m.role == "assistant");
     if shared == 0 || !answers(&chosen) || !answers(&rejected) {
         let reason = "fields `chosen` and `rejected` must share their first messages and differ \
@@ -391,10 +433,19 @@ mod tests {
     fn each_layout_is_recognised() {
         let cases = [
             (r#"{"messages": []}"#, Layout::Messages),
-            (r#"{"prompt": "a", "completion": "b"}"#, Layout::PromptCompletion),
-            (r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#, Layout::Preference),
+            (
+                r#"{"prompt": "a", "completion": "b"}"#,
+                Layout::PromptCompletion,
+            ),
+            (
+                r#"{"prompt": "a", "chosen": "b", "rejected": "c"}"#,
+                Layout::Preference,
+            ),
             (r#"{"prompt": "a"}"#, Layout::PromptOnly),
-            (r#"{"prompt": "a", "completion": "b", "label": true}"#, Layout::Unpaired),
+            (
+                r#"{"prompt": "a", "completion": "b", "label": true}"#,
+                Layout::Unpaired,
+            ),
         ];
         for (json, layout) in cases {
             assert_eq!(detect(&row(json), "f:1").unwrap(), layout, "{json}");
@@ -405,14 +456,29 @@ mod tests {
     fn hh_dialogues_are_cut_after_the_last_assistant() {
         let json = r#"{"chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: d",
                        "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: e"}"#;
-        let Record::Preference { prompt, chosen, rejected, .. } = read(json).unwrap() else {
+        let Record::Preference {
+            prompt,
+            chosen,
+            rejected,
+            ..
+        } = read(json).unwrap()
+        else {
             panic!("not a preference");
         };
         let prompt = prompt.text();
-        assert_eq!(prompt, "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:");
-        assert_eq!((chosen.text().as_str(), rejected.text().as_str()), (" d", " e"));
+        assert_eq!(
+            prompt,
+            "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:"
+        );
+        assert_eq!(
+            (chosen.text().as_str(), rejected.text().as_str()),
+            (" d", " e")
+        );
         let turns = crate::hh::messages(&prompt, "f:1").unwrap();
-        let said: Vec<_> = turns.iter().map(|m| (m.role.as_str(), m.content.as_str())).collect();
+        let said: Vec<_> = turns
+            .iter()
+            .map(|m| (m.role.as_str(), m.content.as_str()))
+            .collect();
         assert_eq!(said, [("user", "a"), ("assistant", "b"), ("user", "c")]);
     }
 
@@ -422,14 +488,32 @@ mod tests {
             (r#"{"images": ["x"], "prompt": "a"}"#, "`images`"),
             (r#"{"text": "a"}"#, "`text`"),
             (r#"{"prompt": " ", "completion": "b"}"#, "`prompt` is empty"),
-            (r#"{"prompt": "a", "chosen": "b", "rejected": "b"}"#, "are the same"),
-            (r#"{"prompt": "a", "chosen": 3, "rejected": "b"}"#, "`chosen`"),
-            (r#"{"prompt": "a", "completion": "b", "label": "yes"}"#, "`label`"),
-            (r#"{"messages": [{"role": "user"}]}"#, "`messages[0].content`"),
-            (r#"{"messages": [{"role": "user", "content": "x"}]}"#, "assistant"),
+            (
+                r#"{"prompt": "a", "chosen": "b", "rejected": "b"}"#,
+                "are the same",
+            ),
+            (
+                r#"{"prompt": "a", "chosen": 3, "rejected": "b"}"#,
+                "`chosen`",
+            ),
+            (
+                r#"{"prompt": "a", "completion": "b", "label": "yes"}"#,
+                "`label`",
+            ),
+            (
+                r#"{"messages": [{"role": "user"}]}"#,
+                "`messages[0].content`",
+            ),
+            (
+                r#"{"messages": [{"role": "user", "content": "x"}]}"#,
+                "assistant",
+            ),
             (r#"{"chosen": "a", "rejected": "b"}"#, "`prompt`"),
             (r#"{"chosen": 1, "rejected": "b"}"#, "`chosen` is a number"),
-            (r#"{"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "b"}"#, "`rejected` has no"),
+            (
+                r#"{"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "b"}"#,
+                "`rejected` has no",
+            ),
             (
                 r#"{"chosen": "\n\nHuman: a\n\nAssistant: b",
                     "rejected": "\n\nHuman: x\n\nAssistant: c"}"#,
@@ -443,15 +527,24 @@ mod tests {
                 r#"{"messages": [{"role": "user", "content": [{"type": "image"}]}]}"#,
                 "`messages[0].content` has a part of type `image`",
             ),
-            (r#"{"messages": [{"from": "human", "value": "x"}]}"#, "rename them"),
-            (r#"{"messages": [{"role": "user", "content": ""}]}"#, "`messages[0].content` is empty"),
+            (
+                r#"{"messages": [{"from": "human", "value": "x"}]}"#,
+                "rename them",
+            ),
+            (
+                r#"{"messages": [{"role": "user", "content": ""}]}"#,
+                "`messages[0].content` is empty",
+            ),
             (
                 r#"{"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}"#,
                 "`messages[0].tool_calls`",
             ),
             (r#"{"messages": "x"}"#, "`messages` is text, not a list"),
             (r#"{"messages": [3]}"#, "`messages[0]` is a number"),
-            (r#"{"prompt": "a", "completion": {"a": 1}}"#, "`completion` is an object"),
+            (
+                r#"{"prompt": "a", "completion": {"a": 1}}"#,
+                "`completion` is an object",
+            ),
             (r#"{"prompt": "a", "tools": [{"name": "f"}]}"#, "`tools`"),
             (
                 r#"{"prompt": [{"role": "assistant", "content": "a"}], "completion": "b"}"#,
@@ -468,7 +561,10 @@ mod tests {
         ];
         for (json, needle) in cases {
             let error = read(json).unwrap_err().to_string();
-            assert!(error.starts_with("f:1: ") && error.contains(needle), "{json}: {error}");
+            assert!(
+                error.starts_with("f:1: ") && error.contains(needle),
+                "{json}: {error}"
+            );
         }
     }
 
@@ -491,7 +587,10 @@ mod tests {
             panic!("not a preference");
         };
         assert_eq!(prompt, Content::Messages(vec![Message::new("user", "q")]));
-        assert_eq!(chosen, Content::Messages(vec![Message::new("assistant", "a")]));
+        assert_eq!(
+            chosen,
+            Content::Messages(vec![Message::new("assistant", "a")])
+        );
     }
 
     #[test]

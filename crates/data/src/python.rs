@@ -51,7 +51,11 @@ fn repr(value: &Value) -> String {
 
 /// Python's `repr` of a string.
 fn quote(text: &str) -> String {
-    let mark = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mark = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
     let mut out = String::from(mark);
     for c in text.chars() {
         match c {
@@ -93,7 +97,11 @@ fn float(number: f64) -> String {
         return format!("{digits}e{sign}{exponent:0>2}");
     }
     let text = number.to_string();
-    if text.contains('.') { text } else { text + ".0" }
+    if text.contains('.') {
+        text
+    } else {
+        text + ".0"
+    }
 }
 
 /// The filter `tojson` as `transformers` defines it: `json.dumps` with `ensure_ascii=False`,
@@ -123,7 +131,9 @@ pub(crate) fn tojson(value: Value, options: Kwargs) -> Result<Value, Error> {
         indent,
         item,
         key,
-        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        ensure_ascii: options
+            .get::<Option<bool>>("ensure_ascii")?
+            .unwrap_or(false),
         sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
     };
     options.assert_all_used()?;
@@ -210,11 +220,27 @@ impl Json {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September",
-    "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 const DAYS: [&str; 7] = [
-    "Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
 ];
 
 /// Python's `strftime` of a UTC time in seconds since 1970, in English.
@@ -319,7 +345,10 @@ mod tests {
     fn dates_are_written_as_strftime_writes_them() {
         let date = |format: &str, seconds| strftime(format, seconds).unwrap();
         assert_eq!(date("%d %b %Y", 1_721_952_000), "26 Jul 2024");
-        assert_eq!(date("%A %-d %B %y %j", 951_782_400), "Tuesday 29 February 00 060");
+        assert_eq!(
+            date("%A %-d %B %y %j", 951_782_400),
+            "Tuesday 29 February 00 060"
+        );
         assert_eq!(date("%F %T %I%p", -1), "1969-12-31 23:59:59 11PM");
         assert_eq!(date("%a %F", 0), "Thu 1970-01-01");
         assert!(strftime("%q", 0).is_err());

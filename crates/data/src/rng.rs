@@ -160,7 +160,10 @@ mod tests {
         let normal: Vec<f64> = (0..n).map(|_| rng.gaussian()).collect();
         let mean = normal.iter().sum::<f64>() / f64::from(n);
         let variance = normal.iter().map(|x| x * x).sum::<f64>() / f64::from(n);
-        assert!(mean.abs() < 0.015 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
+        assert!(
+            mean.abs() < 0.015 && (variance - 1.0).abs() < 0.02,
+            "{mean} {variance}"
+        );
         let mut counts = [0_i32; 3];
         for _ in 0..n {
             counts[rng.below(3)] += 1;

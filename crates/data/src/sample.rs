@@ -34,7 +34,11 @@ impl Sample {
             sample.push(*id, Role::Prompt, 0.0);
         }
         for id in completion {
-            let role = if eos.contains(id) { Role::Eos } else { Role::Completion };
+            let role = if eos.contains(id) {
+                Role::Eos
+            } else {
+                Role::Completion
+            };
             sample.push(*id, role, 1.0);
         }
         sample

@@ -44,10 +44,14 @@ impl ChatTemplate {
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_formatter(print);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        });
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function(
+            "raise_exception",
+            |message: String| -> Result<Value, Error> {
+                Err(Error::new(ErrorKind::InvalidOperation, message))
+            },
+        );
         environment.add_filter("tojson", python::tojson);
         environment.add_filter("string", |value: Value| python::str(&value));
         environment
@@ -70,7 +74,9 @@ impl ChatTemplate {
     /// What `strftime_now` tells from now on, in seconds since 1970.
     pub fn set_date(&mut self, seconds: i64) {
         self.environment
-            .add_function("strftime_now", move |format: String| python::strftime(&format, seconds));
+            .add_function("strftime_now", move |format: String| {
+                python::strftime(&format, seconds)
+            });
     }
 
     /// The conversation as text.
@@ -144,7 +150,10 @@ mod tests {
     use super::*;
 
     fn render(template: &str) -> Result<String, DataError> {
-        let messages = [Message::new("user", " hi "), Message::new("assistant", "yo")];
+        let messages = [
+            Message::new("user", " hi "),
+            Message::new("assistant", "yo"),
+        ];
         let special = TemplateTokens {
             bos: Some("<s>".to_owned()),
             ..TemplateTokens::default()
@@ -159,16 +168,31 @@ mod tests {
                 "{{ bos_token }}{% for m in messages %}\n  {%- if m['role'] == 'user' %}\n[{{ m.content.strip() }}]{% else %}{% generation %}{{ m['content'] }}{% endgeneration %}{% endif %}\n{% endfor %}{% if add_generation_prompt %}>{% endif %}",
                 "<s>[hi]yo>",
             ),
-            ("{{ eos_token }}|{{ none }}|{{ true }}|{{ 1.0 }}|{{ [1, 'a'] }}", "|None|True|1.0|[1, 'a']"),
-            ("{{ tools is none }}{{ documents is defined }}{{ eos_token is defined }}", "TrueTrueFalse"),
+            (
+                "{{ eos_token }}|{{ none }}|{{ true }}|{{ 1.0 }}|{{ [1, 'a'] }}",
+                "|None|True|1.0|[1, 'a']",
+            ),
+            (
+                "{{ tools is none }}{{ documents is defined }}{{ eos_token is defined }}",
+                "TrueTrueFalse",
+            ),
             ("{{ strftime_now('%d %b %Y') }}", "26 Jul 2024"),
-            ("{% set x = 1 %}{%- generation -%} {% set x = 2 %}{{ x }} {%- endgeneration -%} {{ x }}", "21"),
+            (
+                "{% set x = 1 %}{%- generation -%} {% set x = 2 %}{{ x }} {%- endgeneration -%} {{ x }}",
+                "21",
+            ),
             (
                 "{{ messages | tojson }}",
                 r#"[{"role": "user", "content": " hi "}, {"role": "assistant", "content": "yo"}]"#,
             ),
-            ("{{ {'b': [1, 2], 'a': 'é'} | tojson(indent=1) }}", "{\n \"b\": [\n  1,\n  2\n ],\n \"a\": \"é\"\n}"),
-            ("{{ {'b': 'é', 'a': 1e20} | tojson(ensure_ascii=true, sort_keys=true) }}", "{\"a\": 1e+20, \"b\": \"\\u00e9\"}"),
+            (
+                "{{ {'b': [1, 2], 'a': 'é'} | tojson(indent=1) }}",
+                "{\n \"b\": [\n  1,\n  2\n ],\n \"a\": \"é\"\n}",
+            ),
+            (
+                "{{ {'b': 'é', 'a': 1e20} | tojson(ensure_ascii=true, sort_keys=true) }}",
+                "{\"a\": 1e+20, \"b\": \"\\u00e9\"}",
+            ),
         ];
         for (template, text) in cases {
             assert_eq!(render(template).unwrap(), text, "{template}");
@@ -178,8 +202,16 @@ mod tests {
     #[test]
     fn an_exception_of_the_template_is_the_error() {
         let error = render("{{ raise_exception('roles must alternate') }}").unwrap_err();
-        assert!(error.to_string().contains("roles must alternate"), "{error}");
-        for bad in ["{% if %}", "{{ bos_token + 1 }}", "{{ messages[0].a.b }}", "{{ nothing() }}"] {
+        assert!(
+            error.to_string().contains("roles must alternate"),
+            "{error}"
+        );
+        for bad in [
+            "{% if %}",
+            "{{ bos_token + 1 }}",
+            "{{ messages[0].a.b }}",
+            "{{ nothing() }}",
+        ] {
             let error = ChatTemplate::new(bad, TemplateTokens::default())
                 .and_then(|t| t.render(&[], true))
                 .unwrap_err();

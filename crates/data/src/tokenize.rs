@@ -1,4 +1,20 @@
 //! Records to token ids, each token with its role and loss weight.
+//!
+//! **Text** (`prompt`, `completion`, `chosen`, `rejected` as text, and HH dialogues with
+//! [`HhAs::Text`]) is encoded as TRL 1.16 does: the end token's text is appended to the completion
+//! unless it is there, the prompt and the prompt with the completion are encoded, each with what the
+//! tokenizer puts before a text (BOS), and the completion is what follows the prompt's ids.
+//!
+//! **Messages** are rendered by the chat template and encoded without additions. Each rendering
+//! must begin with the one before it, or the row is refused: a template that changes earlier turns
+//! when later ones come would train on what is never generated. As in TRL, what the template
+//! writes after the end token of an answer (`"\n"` in ChatML) counts as completion. Unlike in TRL,
+//! only the assistant's turns of a completion of several turns are scored.
+//!
+//! **At the border** of prompt and completion, tokens of the two may merge when encoded together.
+//! Generation starts from the prompt's own tokens, so these win and the completion is encoded by
+//! itself, if that spells the same text; otherwise the row is refused. (TRL leaves the end of the
+//! prompt out and warns.)
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +34,8 @@ pub enum OverLong {
     Error,
     /// It is left out, and counted.
     Drop,
-    /// Its end is cut off.
+    /// Its end is cut off. A sample of which nothing scored is left, and a pair of which nothing
+    /// different is left, is left out. A prompt for generation is never cut: it is left out.
     Truncate,
 }
 
@@ -55,111 +72,8 @@ pub struct TokenizeOptions {
     pub hh: HhAs,
 }
 
-/// Prompt ids and completion ids with the end token.
-struct Parts {
-    prompt: Vec<u32>,
-    completion: Vec<u32>,
-}
-
-fn is_hh(prompt: &Content) -> bool {
-    matches!(prompt, Content::Text(t) if t.starts_with("\n\nHuman:") && t.ends_with("\n\nAssistant:"))
-}
-
-/// Prompt and completion as one text each, as the model sees them.
-fn texts(
-    prompt: &Content,
-    completion: Option<&Content>,
-    tokenizer: &Tokenizer,
-    options: &TokenizeOptions,
-    place: &str,
-) -> Result<(String, String), DataError> {
-    let as_messages = |content: &Content, role: &str| match content {
-        Content::Messages(messages) => messages.clone(),
-        Content::Text(text) => vec![Message::new(role, text.trim())],
-    };
-    let messages = match prompt {
-        Content::Text(text) if is_hh(prompt) && options.hh == HhAs::Messages => {
-            hh::messages(text, place)?
-        }
-        Content::Text(text) if !matches!(completion, Some(Content::Messages(_))) => {
-            let eos = match tokenizer.eos_ids().first() {
-                Some(id) => tokenizer.token(*id),
-                None => String::new(),
-            };
-            let completion = completion.map_or(String::new(), |c| c.text() + &eos);
-            return Ok((text.clone(), completion));
-        }
-        prompt => as_messages(prompt, "user"),
-    };
-    let start = tokenizer.render(&messages, true)?;
-    let Some(completion) = completion else {
-        return Ok((start, String::new()));
-    };
-    let mut all = messages;
-    all.extend(as_messages(completion, "assistant"));
-    let whole = tokenizer.render(&all, false)?;
-    match whole.strip_prefix(&start) {
-        Some(rest) => Ok((start, rest.to_owned())),
-        None => Err(DataError::row(
-            place,
-            "the chat template is not prefix-stable: the rendered prompt is not the beginning of \
-             the rendered conversation, so the completion's tokens cannot be told apart",
-        )),
-    }
-}
-
-fn parts(
-    prompt: &Content,
-    completion: &Content,
-    tokenizer: &Tokenizer,
-    options: &TokenizeOptions,
-    place: &str,
-) -> Result<Parts, DataError> {
-    let (start, rest) = texts(prompt, Some(completion), tokenizer, options, place)?;
-    let prompt = tokenizer.encode(&start)?;
-    let whole = tokenizer.encode(&(start + &rest))?;
-    // Where tokens straddle the border, the prompt's own tokens win: they are what generation
-    // starts from.
-    let completion = match whole.strip_prefix(prompt.as_slice()) {
-        Some(rest) => rest.to_vec(),
-        None => tokenizer.encode(&rest)?,
-    };
-    if completion.is_empty() {
-        return Err(DataError::row(place, "the completion has no tokens"));
-    }
-    Ok(Parts { prompt, completion })
-}
-
-/// Cuts, drops or refuses what is too long.
-fn fit(
-    mut sample: Sample,
-    options: &TokenizeOptions,
-    place: &str,
-) -> Result<Option<Sample>, DataError> {
-    if sample.len() <= options.max_length {
-        return Ok(Some(sample));
-    }
-    match options.over_long {
-        OverLong::Error => Err(DataError::row(
-            place,
-            format!(
-                "{} tokens are more than max_length = {}; raise it, or set over_long to \
-                 \"truncate\" or \"drop\"",
-                sample.len(),
-                options.max_length
-            ),
-        )),
-        OverLong::Drop => Ok(None),
-        OverLong::Truncate => {
-            sample.truncate(options.max_length);
-            // Nothing left to learn is the same as dropped.
-            let scored = sample.scored().next().is_some();
-            Ok(scored.then_some(sample))
-        }
-    }
-}
-
-/// A sample for SFT; `None` if it was dropped as too long.
+/// A sample for SFT; `None` if it was dropped as too long. Of a preference, the chosen answer is
+/// learnt.
 ///
 /// # Errors
 /// Names file, line and field.
@@ -168,62 +82,25 @@ pub fn sft(
     tokenizer: &Tokenizer,
     options: &TokenizeOptions,
 ) -> Result<Option<Sample>, DataError> {
-    let place = &located.place;
+    let row = RowContext {
+        tokenizer,
+        options,
+        place: &located.place,
+    };
     let mut sample = match &located.record {
         Record::PromptCompletion { prompt, completion } => {
-            let parts = parts(prompt, completion, tokenizer, options, place)?;
-            Sample::from_parts(&parts.prompt, &parts.completion, tokenizer.eos_ids())
+            row.answered(prompt, completion, "completion")?
         }
-        Record::Messages(messages) => conversation(messages, tokenizer, place)?,
-        _ => return Err(unusable(place, "SFT", "messages or prompt + completion")),
+        Record::Preference { prompt, chosen, .. } => row.answered(prompt, chosen, "chosen")?,
+        Record::Messages(messages) => row.conversation(&[], messages, "messages")?,
+        Record::Prompt(_) | Record::Unpaired { .. } => {
+            return Err(row.unusable("SFT", "messages, prompt + completion or chosen + rejected"));
+        }
     };
     if options.loss_on == LossOn::All {
         sample.weights.fill(1.0);
     }
-    fit(sample, options, place)
-}
-
-/// All assistant turns of a conversation are scored. The rendering must grow by appending only.
-fn conversation(
-    messages: &[Message],
-    tokenizer: &Tokenizer,
-    place: &str,
-) -> Result<Sample, DataError> {
-    let unstable = || {
-        DataError::row(
-            place,
-            "the chat template is not prefix-stable: a later turn changes how an earlier one is \
-             rendered, so the turns' tokens cannot be told apart",
-        )
-    };
-    let mut sample = Sample::default();
-    let mut done: Vec<u32> = Vec::new();
-    let mut extend = |sample: &mut Sample, text: &str, completion: bool, role: Role| {
-        let ids = tokenizer.encode(text)?;
-        let new = ids.strip_prefix(done.as_slice()).ok_or_else(unstable)?;
-        for id in new {
-            let end = completion && tokenizer.eos_ids().contains(id);
-            let weight = if completion { 1.0 } else { 0.0 };
-            sample.push(*id, if end { Role::Eos } else { role }, weight);
-        }
-        done = ids;
-        Ok::<(), DataError>(())
-    };
-    for (i, message) in messages.iter().enumerate() {
-        if message.role == "assistant" {
-            let start = tokenizer.render(&messages[..i], true)?;
-            extend(&mut sample, &start, false, Role::Prompt)?;
-            let whole = tokenizer.render(&messages[..=i], false)?;
-            extend(&mut sample, &whole, true, Role::Completion)?;
-        } else if message.role == "system" && i == 0 && messages.len() > 1 {
-            // Some templates add a default system turn or refuse a lone one: its tokens are
-            // told apart where the template can render it alone.
-            if let Ok(text) = tokenizer.render(&messages[..1], false) {
-                extend(&mut sample, &text, false, Role::System)?;
-            }
-        }
-    }
-    Ok(sample)
+    row.fit(sample)
 }
 
 /// A preference pair; `None` if one side was dropped as too long.
@@ -235,26 +112,34 @@ pub fn pair(
     tokenizer: &Tokenizer,
     options: &TokenizeOptions,
 ) -> Result<Option<PairSample>, DataError> {
-    let place = &located.place;
-    let Record::Preference { prompt, chosen, rejected, margin } = &located.record else {
-        return Err(unusable(place, "preference training", "chosen + rejected"));
+    let row = RowContext {
+        tokenizer,
+        options,
+        place: &located.place,
     };
-    let side = |completion: &Content| {
-        let parts = parts(prompt, completion, tokenizer, options, place)?;
-        let sample = Sample::from_parts(&parts.prompt, &parts.completion, tokenizer.eos_ids());
-        fit(sample, options, place)
+    let Record::Preference {
+        prompt,
+        chosen,
+        rejected,
+        margin,
+    } = &located.record
+    else {
+        return Err(row.unusable("preference training", "chosen + rejected"));
     };
-    let (Some(chosen), Some(rejected)) = (side(chosen)?, side(rejected)?) else {
+    let chosen = row.answered(prompt, chosen, "chosen")?;
+    let rejected = row.answered(prompt, rejected, "rejected")?;
+    if chosen.ids == rejected.ids {
+        return Err(row.wrong("fields `chosen` and `rejected` have the same tokens"));
+    }
+    let (Some(chosen), Some(rejected)) = (row.fit(chosen)?, row.fit(rejected)?) else {
         return Ok(None);
     };
-    if chosen.ids == rejected.ids {
-        if options.over_long == OverLong::Truncate && chosen.len() == options.max_length {
-            return Ok(None); // what made them differ was cut off
-        }
-        let reason = "fields `chosen` and `rejected` have the same tokens";
-        return Err(DataError::row(place, reason));
-    }
-    Ok(Some(PairSample { chosen, rejected, margin: *margin }))
+    // What made them differ may have been cut off.
+    Ok((chosen.ids != rejected.ids).then_some(PairSample {
+        chosen,
+        rejected,
+        margin: *margin,
+    }))
 }
 
 /// A prompt for generation, from any record; `None` if it was dropped as too long.
@@ -266,7 +151,11 @@ pub fn prompt(
     tokenizer: &Tokenizer,
     options: &TokenizeOptions,
 ) -> Result<Option<PromptSample>, DataError> {
-    let place = &located.place;
+    let row = RowContext {
+        tokenizer,
+        options,
+        place: &located.place,
+    };
     let content = match &located.record {
         Record::Prompt(prompt)
         | Record::PromptCompletion { prompt, .. }
@@ -277,28 +166,255 @@ pub fn prompt(
             Content::Messages(messages[..last.unwrap_or(messages.len())].to_vec())
         }
     };
-    let (start, _) = texts(&content, None, tokenizer, options, place)?;
-    let ids = tokenizer.encode(&start)?;
+    let ids = match row.prompt_messages(&content)? {
+        Some(messages) => tokenizer.encode(&row.render(&messages, true)?)?,
+        None => tokenizer.encode_text(&content.text())?,
+    };
     if ids.is_empty() {
-        return Err(DataError::row(place, "field `prompt` has no tokens"));
+        return Err(row.wrong("field `prompt` has no tokens"));
     }
     if ids.len() > options.max_length {
-        match options.over_long {
-            OverLong::Error => {
-                let reason = format!(
-                    "the prompt's {} tokens are more than max_length = {}",
-                    ids.len(),
-                    options.max_length
-                );
-                return Err(DataError::row(place, reason));
-            }
+        return match options.over_long {
+            OverLong::Error => Err(row.too_long("the prompt has", ids.len())),
             // A cut prompt would be another question.
-            OverLong::Drop | OverLong::Truncate => return Ok(None),
-        }
+            OverLong::Drop | OverLong::Truncate => Ok(None),
+        };
     }
-    Ok(Some(PromptSample { ids, text: content.text() }))
+    Ok(Some(PromptSample {
+        ids,
+        text: content.text(),
+    }))
 }
 
-fn unusable(place: &str, what: &str, needed: &str) -> DataError {
-    DataError::row(place, format!("rows of this layout cannot be used for {what}, which needs {needed}"))
+/// What every step about one row needs.
+struct RowContext<'a> {
+    tokenizer: &'a Tokenizer,
+    options: &'a TokenizeOptions,
+    place: &'a str,
+}
+
+impl RowContext<'_> {
+    fn wrong(&self, reason: impl Into<String>) -> DataError {
+        DataError::row(self.place, reason)
+    }
+
+    fn unusable(&self, what: &str, needed: &str) -> DataError {
+        self.wrong(format!(
+            "rows of this layout cannot be used for {what}, which needs {needed}"
+        ))
+    }
+
+    fn too_long(&self, what: &str, tokens: usize) -> DataError {
+        self.wrong(format!(
+            "{what} {tokens} tokens, more than max_length = {}; raise it, or set over_long to \
+             \"truncate\" or \"drop\"",
+            self.options.max_length
+        ))
+    }
+
+    /// Renders messages; errors of the template get the row's place.
+    fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, DataError> {
+        self.tokenizer
+            .render(messages, add_generation_prompt)
+            .map_err(|e| self.wrong(e.to_string()))
+    }
+
+    /// The prompt as messages if it is to be rendered by the chat template.
+    fn prompt_messages(&self, prompt: &Content) -> Result<Option<Vec<Message>>, DataError> {
+        let messages = match prompt {
+            Content::Messages(messages) => messages.clone(),
+            Content::Text(text) if hh::is_prompt(text) && self.options.hh == HhAs::Messages => {
+                hh::messages(text, self.place)?
+            }
+            Content::Text(_) => return Ok(None),
+        };
+        if messages.last().is_some_and(|m| m.role == "assistant") {
+            let reason = "the prompt ends with an assistant turn, so a chat template cannot render \
+                          the answer as a turn of its own";
+            return Err(self.wrong(reason));
+        }
+        Ok(Some(messages))
+    }
+
+    /// A prompt and the answer to learn, which is in the named field.
+    fn answered(
+        &self,
+        prompt: &Content,
+        answer: &Content,
+        field: &str,
+    ) -> Result<Sample, DataError> {
+        let context = match (self.prompt_messages(prompt)?, prompt, answer) {
+            (Some(messages), ..) => messages,
+            (None, prompt, Content::Messages(_)) => vec![Message::new("user", &prompt.text())],
+            (None, prompt, Content::Text(answer)) => {
+                return self.text(&prompt.text(), answer, field);
+            }
+        };
+        match answer {
+            Content::Messages(turns) => self.conversation(&context, turns, field),
+            Content::Text(text) => {
+                let turn = Message::new("assistant", text.trim());
+                self.conversation(&context, &[turn], field)
+            }
+        }
+    }
+
+    fn text(&self, prompt: &str, answer: &str, field: &str) -> Result<Sample, DataError> {
+        let eos = self.tokenizer.eos_token().ok_or_else(|| {
+            let reason = "the tokenizer has no end token (`eos_token`), so a model cannot learn \
+                          where an answer ends";
+            self.wrong(reason)
+        })?;
+        let mut answer = answer.to_owned();
+        if !answer.ends_with(&eos) {
+            answer.push_str(&eos);
+        }
+        let mut sample = Sample::default();
+        for id in self.tokenizer.encode_text(prompt)? {
+            sample.push(id, Role::Prompt, 0.0);
+        }
+        let whole = self.tokenizer.encode_text(&format!("{prompt}{answer}"))?;
+        let answer = self.after(&sample.ids, &whole, &answer)?;
+        self.push_answer(&mut sample, &answer, field)?;
+        Ok(sample)
+    }
+
+    /// The ids that follow `start` where `whole` is the same text and `rest` encoded together.
+    fn after(&self, start: &[u32], whole: &[u32], rest: &str) -> Result<Vec<u32>, DataError> {
+        if let Some(ids) = whole.strip_prefix(start) {
+            return Ok(ids.to_vec());
+        }
+        let ids = self.tokenizer.encode(rest)?;
+        let spelled = self.tokenizer.decode_all(&[start, &ids].concat());
+        if spelled == self.tokenizer.decode_all(whole) {
+            return Ok(ids);
+        }
+        Err(self.wrong(
+            "tokens merge across the border of prompt and completion, and encoding the two apart \
+             spells another text; end the prompt where a word ends",
+        ))
+    }
+
+    fn push_answer(&self, sample: &mut Sample, ids: &[u32], field: &str) -> Result<(), DataError> {
+        let eos = self.tokenizer.eos_ids();
+        if ids.iter().all(|id| eos.contains(id)) {
+            return Err(self.wrong(format!("field `{field}` has no tokens")));
+        }
+        for id in ids {
+            let role = if eos.contains(id) {
+                Role::Eos
+            } else {
+                Role::Completion
+            };
+            sample.push(*id, role, 1.0);
+        }
+        Ok(())
+    }
+
+    /// Messages that are given and messages that are learnt: the assistant's turns of the latter
+    /// are scored.
+    fn conversation(
+        &self,
+        given: &[Message],
+        learnt: &[Message],
+        field: &str,
+    ) -> Result<Sample, DataError> {
+        let messages = [given, learnt].concat();
+        let mut sample = Sample::default();
+        let mut done = String::new();
+        for (i, message) in messages.iter().enumerate().skip(given.len()) {
+            if message.role == "assistant" {
+                let start = self.render(&messages[..i], true)?;
+                self.push_context(&mut sample, &done, &start, &messages[..i])?;
+                done = self.render(&messages[..=i], false)?;
+                let new = self.new_ids(&sample, &start, &done)?;
+                self.push_answer(&mut sample, &new, field)?;
+                self.check_end(&new)?;
+            }
+        }
+        let last = messages.iter().rposition(|m| m.role == "assistant");
+        if self.options.loss_on == LossOn::All && last.is_some_and(|last| last + 1 < messages.len())
+        {
+            let whole = self.render(&messages, false)?;
+            self.push_context(&mut sample, &done, &whole, &messages)?;
+        }
+        Ok(sample)
+    }
+
+    fn new_ids(&self, sample: &Sample, done: &str, text: &str) -> Result<Vec<u32>, DataError> {
+        let Some(new) = text.strip_prefix(done) else {
+            return Err(self.wrong(
+                "the chat template is not prefix-stable: a later turn changes how an earlier one \
+                 is rendered, so the turns' tokens cannot be told apart; use rows of one answer, \
+                 or a template that only appends",
+            ));
+        };
+        self.after(&sample.ids, &self.tokenizer.encode(text)?, new)
+    }
+
+    /// Adds what is rendered before an answer: the system turn where the template renders it
+    /// alone, what tools said since the last answer, and the rest.
+    fn push_context(
+        &self,
+        sample: &mut Sample,
+        done: &str,
+        text: &str,
+        messages: &[Message],
+    ) -> Result<(), DataError> {
+        let new = self.new_ids(sample, done, text)?;
+        let mut system = 0;
+        if done.is_empty() && messages.len() > 1 && messages[0].role == "system" {
+            // Templates may refuse a lone system turn; then its tokens are the prompt's.
+            if let Ok(alone) = self.tokenizer.render(&messages[..1], false) {
+                let ids = self.tokenizer.encode(&alone)?;
+                system = if new.starts_with(&ids) { ids.len() } else { 0 };
+            }
+        }
+        let tool = messages
+            .iter()
+            .rev()
+            .take_while(|m| m.role != "assistant")
+            .any(|m| matches!(m.role.as_str(), "tool" | "function" | "ipython"));
+        let role = if tool {
+            Role::Observation
+        } else {
+            Role::Prompt
+        };
+        for (i, id) in new.into_iter().enumerate() {
+            sample.push(id, if i < system { Role::System } else { role }, 0.0);
+        }
+        Ok(())
+    }
+
+    /// Without an end token in its answers, a model would learn never to stop.
+    fn check_end(&self, answer: &[u32]) -> Result<(), DataError> {
+        let eos = self.tokenizer.eos_ids();
+        if answer.iter().any(|id| eos.contains(id)) {
+            return Ok(());
+        }
+        let names: Vec<String> = eos.iter().map(|id| self.tokenizer.token(*id)).collect();
+        Err(self.wrong(format!(
+            "the chat template ends an answer without an end token (the tokenizer's: `{}`), so a \
+             model would not learn to stop; set `eos_token` in tokenizer_config.json to what the \
+             template writes after an answer",
+            names.join("`, `")
+        )))
+    }
+
+    /// Cuts, drops or refuses what is too long.
+    fn fit(&self, mut sample: Sample) -> Result<Option<Sample>, DataError> {
+        if sample.len() > self.options.max_length {
+            match self.options.over_long {
+                OverLong::Error => return Err(self.too_long("the sample has", sample.len())),
+                OverLong::Drop => return Ok(None),
+                OverLong::Truncate => sample.truncate(self.options.max_length),
+            }
+        }
+        let scored = sample.scored().next().is_some();
+        Ok(scored.then_some(sample))
+    }
 }

@@ -2,9 +2,13 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::{error::DataError, record::Message, template::{ChatTemplate, TemplateTokens}};
+use crate::{
+    error::DataError,
+    record::Message,
+    template::{ChatTemplate, TemplateTokens},
+};
 
 /// The special tokens that tuning cares about, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,11 +30,32 @@ pub struct Tokenizer {
     template: Option<ChatTemplate>,
     special: SpecialTokens,
     eos_ids: Vec<u32>,
+    kept: Map<String, Value>,
 }
+
+/// Fields of `tokenizer_config.json` that are read and written back as they are.
+const KEPT: [&str; 9] = [
+    "additional_special_tokens",
+    "cls_token",
+    "extra_special_tokens",
+    "mask_token",
+    "model_input_names",
+    "model_max_length",
+    "padding_side",
+    "sep_token",
+    "truncation_side",
+];
 
 fn error(place: &Path, reason: impl ToString) -> DataError {
     DataError::Tokenizer {
         place: format!(" of {}", place.display()),
+        reason: reason.to_string(),
+    }
+}
+
+fn failure(reason: impl ToString) -> DataError {
+    DataError::Tokenizer {
+        place: String::new(),
         reason: reason.to_string(),
     }
 }
@@ -54,6 +79,32 @@ fn token_text(value: Option<&Value>) -> Option<String> {
     }
 }
 
+/// `chat_template.jinja`, or the field of `tokenizer_config.json`: text, or a list of named
+/// templates of which `default` is taken.
+fn template_of(folder: &Path, config: &Value) -> Result<Option<String>, DataError> {
+    let jinja = folder.join("chat_template.jinja");
+    if jinja.exists() {
+        let text = std::fs::read_to_string(&jinja).map_err(DataError::io(&jinja))?;
+        return Ok(Some(text));
+    }
+    let wrong = |reason: &str| Err(error(&folder.join("tokenizer_config.json"), reason));
+    match config.get("chat_template") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::Array(named)) => {
+            let default = named
+                .iter()
+                .find(|t| t.get("name").and_then(Value::as_str) == Some("default"))
+                .and_then(|t| t.get("template")?.as_str());
+            match default {
+                Some(text) => Ok(Some(text.to_owned())),
+                None => wrong("`chat_template` is a list without one named `default`"),
+            }
+        }
+        Some(_) => wrong("`chat_template` is neither text nor a list of named templates"),
+    }
+}
+
 impl Tokenizer {
     /// Reads `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` of a folder.
     ///
@@ -65,19 +116,7 @@ impl Tokenizer {
         let config = read_json(&folder.join("tokenizer_config.json"))?.unwrap_or(Value::Null);
         let map = read_json(&folder.join("special_tokens_map.json"))?.unwrap_or(Value::Null);
         let special = |name: &str| token_text(config.get(name)).or(token_text(map.get(name)));
-        let jinja = folder.join("chat_template.jinja");
-        let template = if jinja.exists() {
-            Some(std::fs::read_to_string(&jinja).map_err(DataError::io(&jinja))?)
-        } else {
-            match config.get("chat_template") {
-                Some(Value::String(text)) => Some(text.clone()),
-                Some(Value::Array(named)) => named
-                    .iter()
-                    .find(|t| t.get("name").and_then(Value::as_str) == Some("default"))
-                    .and_then(|t| t.get("template")?.as_str().map(str::to_owned)),
-                _ => None,
-            }
-        };
+        let template = template_of(folder, &config)?;
         let special = SpecialTokens {
             bos: special("bos_token"),
             eos: special("eos_token"),
@@ -85,14 +124,26 @@ impl Tokenizer {
             unk: special("unk_token"),
         };
         let mut tokenizer = Self::from_parts(inner, template, special)?;
-        let generation = read_json(&folder.join("generation_config.json"))?;
-        let more = generation.as_ref().and_then(|g| g.get("eos_token_id"));
-        let more: Vec<u64> = match more {
-            Some(Value::Array(ids)) => ids.iter().filter_map(Value::as_u64).collect(),
-            Some(id) => id.as_u64().into_iter().collect(),
-            None => Vec::new(),
+        let path = folder.join("generation_config.json");
+        let generation = read_json(&path)?.unwrap_or(Value::Null);
+        let ids = match generation.get("eos_token_id") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(ids)) => ids.clone(),
+            Some(id) => vec![id.clone()],
         };
-        tokenizer.add_eos(more.into_iter().filter_map(|id| u32::try_from(id).ok()));
+        for id in ids {
+            let id = id
+                .as_u64()
+                .and_then(|id| u32::try_from(id).ok())
+                .ok_or_else(|| error(&path, format!("`eos_token_id` {id} is not a token id")))?;
+            tokenizer.add_eos([id]);
+        }
+        if let Value::Object(config) = config {
+            tokenizer.kept = config
+                .into_iter()
+                .filter(|(name, _)| KEPT.contains(&name.as_str()))
+                .collect();
+        }
         Ok(tokenizer)
     }
 
@@ -106,10 +157,7 @@ impl Tokenizer {
         special: SpecialTokens,
     ) -> Result<Self, DataError> {
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| DataError::Tokenizer {
-            place: String::new(),
-            reason: e.to_string(),
-        })?;
+        inner.with_truncation(None).map_err(failure)?;
         let template = template
             .map(|source| {
                 let tokens = TemplateTokens {
@@ -136,6 +184,7 @@ impl Tokenizer {
             template,
             special,
             eos_ids,
+            kept: Map::new(),
         })
     }
 
@@ -161,14 +210,29 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer fails.
     pub fn encode_with(&self, text: &str, add_special: bool) -> Result<Vec<u32>, DataError> {
-        let encoding = self
-            .inner
-            .encode(text, add_special)
-            .map_err(|e| DataError::Tokenizer {
-                place: String::new(),
-                reason: e.to_string(),
-            })?;
+        let encoding = self.inner.encode(text, add_special).map_err(failure)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Ids of a plain text as a model is given it: with the special tokens that the tokenizer puts
+    /// before a text (BOS), once, and without those that it puts after one.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let encoding = self.inner.encode(text, true).map_err(failure)?;
+        let (ids, added) = (encoding.get_ids(), encoding.get_special_tokens_mask());
+        let after = added.iter().rev().take_while(|added| **added == 1).count();
+        let end = ids.len() - if after == ids.len() { 0 } else { after };
+        let twice = self.bos_id().is_some_and(|bos| {
+            added.first() == Some(&1) && added.get(1) == Some(&0) && ids[..2] == [bos, bos]
+        });
+        Ok(ids[usize::from(twice)..end].to_vec())
+    }
+
+    /// Text of ids, special tokens included.
+    pub fn decode_all(&self, ids: &[u32]) -> String {
+        self.inner.decode(ids, false).unwrap_or_default()
     }
 
     /// Text of ids, without special tokens.
@@ -215,6 +279,24 @@ impl Tokenizer {
         self.inner.token_to_id(self.special.pad.as_ref()?)
     }
 
+    /// The text of the token that is appended to completions.
+    pub fn eos_token(&self) -> Option<String> {
+        self.inner.id_to_token(*self.eos_ids.first()?)
+    }
+
+    /// The text of the chat template.
+    pub fn template(&self) -> Option<&str> {
+        self.template.as_ref().map(ChatTemplate::source)
+    }
+
+    /// The date that the chat template is told by `strftime_now`, in seconds since 1970; see
+    /// [`crate::template`] for why it does not move by itself.
+    pub fn set_date(&mut self, seconds: i64) {
+        if let Some(template) = &mut self.template {
+            template.set_date(seconds);
+        }
+    }
+
     /// True if there is a chat template.
     pub fn has_template(&self) -> bool {
         self.template.is_some()
@@ -245,9 +327,7 @@ impl Tokenizer {
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), DataError> {
         let path = folder.join("tokenizer.json");
-        self.inner
-            .save(&path, true)
-            .map_err(|e| error(&path, e))?;
+        self.inner.save(&path, true).map_err(|e| error(&path, e))?;
         let mut config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": false,
@@ -258,6 +338,9 @@ impl Tokenizer {
             ("pad_token", &self.special.pad),
             ("unk_token", &self.special.unk),
         ];
+        for (name, value) in &self.kept {
+            config[name] = value.clone();
+        }
         for (name, token) in named {
             if let Some(token) = token {
                 config[name] = json!(token);
@@ -269,5 +352,139 @@ impl Tokenizer {
         let path = folder.join("tokenizer_config.json");
         let text = format!("{config:#}\n");
         std::fs::write(&path, text).map_err(DataError::io(&path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::str::FromStr;
+
+    /// A word-level tokenizer whose post-processor puts `<s>` before and `</s>` after a text.
+    fn with_post_processor() -> Tokenizer {
+        let added = |id: u32, content: &str| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+                   "rstrip": false, "normalized": false, "special": true})
+        };
+        let description = json!({
+            "version": "1.0", "truncation": {"direction": "Right", "max_length": 3,
+                "strategy": "LongestFirst", "stride": 0},
+            "padding": null, "normalizer": null,
+            "added_tokens": [added(0, "<s>"), added(1, "</s>")],
+            "pre_tokenizer": {"type": "Whitespace"},
+            "post_processor": {"type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+                           {"Sequence": {"id": "A", "type_id": 0}},
+                           {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}},
+                         {"Sequence": {"id": "B", "type_id": 1}}],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]},
+                                   "</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}}},
+            "decoder": null,
+            "model": {"type": "WordLevel", "vocab": {"<s>": 0, "</s>": 1, "a": 2, "b": 3, "<unk>": 4},
+                      "unk_token": "<unk>"},
+        });
+        let inner = tokenizers::Tokenizer::from_str(&description.to_string()).unwrap();
+        let special = SpecialTokens {
+            bos: Some("<s>".to_owned()),
+            eos: Some("</s>".to_owned()),
+            ..SpecialTokens::default()
+        };
+        Tokenizer::from_parts(inner, Some("{{ bos_token }}x".to_owned()), special).unwrap()
+    }
+
+    #[test]
+    fn plain_text_gets_one_beginning_and_no_end() {
+        let tokenizer = with_post_processor();
+        assert_eq!(tokenizer.encode("a b").unwrap(), [2, 3]);
+        assert_eq!(tokenizer.encode_text("a b a b").unwrap(), [0, 2, 3, 2, 3]);
+        assert_eq!(tokenizer.encode_text("<s>a</s>").unwrap(), [0, 2, 1]);
+        assert_eq!(tokenizer.decode(&[0, 2, 1]), "a");
+        assert_eq!(tokenizer.decode_all(&[0, 2, 1]), "<s> a </s>");
+    }
+
+    #[test]
+    fn a_saved_folder_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = with_post_processor();
+        tokenizer.save(folder.path()).unwrap();
+        let back = Tokenizer::from_folder(folder.path()).unwrap();
+        assert_eq!(back.template(), tokenizer.template());
+        assert_eq!(back.special, tokenizer.special);
+        assert_eq!(back.eos_ids(), [1]);
+        assert_eq!(back.encode_text("a").unwrap(), [0, 2]);
+    }
+
+    #[test]
+    fn templates_and_ends_are_found_where_they_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        with_post_processor().save(folder.path()).unwrap();
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write(
+            "tokenizer_config.json",
+            r#"{"eos_token": {"content": "</s>"}, "model_max_length": 77,
+                "chat_template": [{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}]}"#,
+        );
+        write("special_tokens_map.json", r#"{"bos_token": "<s>"}"#);
+        write("generation_config.json", r#"{"eos_token_id": [1, 3]}"#);
+        let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+        assert_eq!(tokenizer.template(), Some("d"));
+        assert_eq!(
+            (tokenizer.eos_ids(), tokenizer.bos_id()),
+            ([1, 3].as_slice(), Some(0))
+        );
+        write("chat_template.jinja", "from a file");
+        let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+        assert_eq!(tokenizer.template(), Some("from a file"));
+        tokenizer.save(folder.path()).unwrap();
+        let config = std::fs::read_to_string(folder.path().join("tokenizer_config.json")).unwrap();
+        assert!(config.contains("\"model_max_length\": 77"), "{config}");
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_folder_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = || {
+            Tokenizer::from_folder(folder.path())
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(read().contains("tokenizer.json"));
+        with_post_processor().save(folder.path()).unwrap();
+        let cases = [
+            (
+                "tokenizer_config.json",
+                r#"{"chat_template": 3}"#,
+                "neither text nor",
+            ),
+            (
+                "tokenizer_config.json",
+                r#"{"chat_template": []}"#,
+                "without one named `default`",
+            ),
+            (
+                "tokenizer_config.json",
+                r#"{"eos_token": "<none>"}"#,
+                "`<none>` is not in",
+            ),
+            ("tokenizer_config.json", "{", "tokenizer_config.json"),
+            (
+                "generation_config.json",
+                r#"{"eos_token_id": "x"}"#,
+                "is not a token id",
+            ),
+            ("tokenizer.json", "{}", "tokenizer.json"),
+        ];
+        for (name, text, needle) in cases {
+            let path = folder.path().join(name);
+            let before = std::fs::read(&path);
+            std::fs::write(&path, text).unwrap();
+            assert!(read().contains(needle), "{name} {text}: {}", read());
+            match before {
+                Ok(before) => std::fs::write(&path, before).unwrap(),
+                Err(_) => std::fs::remove_file(&path).unwrap(),
+            }
+        }
     }
 }

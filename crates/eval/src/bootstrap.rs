@@ -23,7 +23,10 @@ fn check(what: &str, values: &[f64]) -> Result<(), EvalError> {
     }
     match values.iter().position(|v| !v.is_finite()) {
         None => Ok(()),
-        Some(index) => Err(EvalError::NotFinite { what: what.to_owned(), index }),
+        Some(index) => Err(EvalError::NotFinite {
+            what: what.to_owned(),
+            index,
+        }),
     }
 }
 
@@ -46,7 +49,11 @@ pub fn mean_interval(what: &str, values: &[f64], seed: u64) -> Result<Interval, 
         .collect();
     means.sort_by(f64::total_cmp);
     let at = |share: f64| means[((RESAMPLES - 1) as f64 * share).round() as usize];
-    Ok(Interval { value: mean(values), low: at(0.025), high: at(0.975) })
+    Ok(Interval {
+        value: mean(values),
+        low: at(0.025),
+        high: at(0.975),
+    })
 }
 
 /// The mean of `a - b` for values of the same prompts, and its interval.
@@ -61,7 +68,11 @@ pub fn paired_difference(
 ) -> Result<Interval, EvalError> {
     if a.len() != b.len() {
         let what = what.to_owned();
-        return Err(EvalError::Length { what, found: a.len(), expected: b.len() });
+        return Err(EvalError::Length {
+            what,
+            found: a.len(),
+            expected: b.len(),
+        });
     }
     let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
     mean_interval(what, &differences, seed)
@@ -87,7 +98,10 @@ mod tests {
     #[test]
     fn a_constant_difference_has_no_width_and_bad_input_is_named() {
         let interval = paired_difference("x", &[1.0, 3.0], &[0.5, 2.5], 0).unwrap();
-        assert_eq!((interval.value, interval.low, interval.high), (0.5, 0.5, 0.5));
+        assert_eq!(
+            (interval.value, interval.low, interval.high),
+            (0.5, 0.5, 0.5)
+        );
         assert!(mean_interval("x", &[], 0).is_err());
         assert!(mean_interval("x", &[f64::NAN], 0).is_err());
         assert!(paired_difference("x", &[1.0], &[], 0).is_err());

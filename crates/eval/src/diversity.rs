@@ -13,7 +13,11 @@ pub fn distinct_n(texts: &[&str], n: usize) -> f64 {
             seen.insert(gram.join(" "));
         }
     }
-    if total == 0 { 0.0 } else { seen.len() as f64 / total as f64 }
+    if total == 0 {
+        0.0
+    } else {
+        seen.len() as f64 / total as f64
+    }
 }
 
 /// Expectation-adjusted distinct (Liu et al. 2022): distinct words over the number expected of as

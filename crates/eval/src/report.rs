@@ -90,7 +90,9 @@ impl Report {
             for (name, points) in series {
                 let figure = curve(&name, &points)?;
                 let name = escape(&name);
-                body.push_str(&format!("<figure><figcaption>{name}</figcaption>{figure}</figure>"));
+                body.push_str(&format!(
+                    "<figure><figcaption>{name}</figcaption>{figure}</figure>"
+                ));
             }
             body.push_str("</div>");
         }
@@ -110,9 +112,15 @@ impl Report {
             }
         }
         let config = escape(&self.config);
-        body.push_str(&format!("<h2>Configuration</h2><pre>{config}</pre><h2>Environment</h2><dl>"));
+        body.push_str(&format!(
+            "<h2>Configuration</h2><pre>{config}</pre><h2>Environment</h2><dl>"
+        ));
         for (name, value) in &self.environment {
-            body.push_str(&format!("<dt>{}</dt><dd>{}</dd>", escape(name), escape(value)));
+            body.push_str(&format!(
+                "<dt>{}</dt><dd>{}</dd>",
+                escape(name),
+                escape(value)
+            ));
         }
         body.push_str("</dl>");
         Ok(format!(
@@ -129,9 +137,13 @@ impl Report {
         let mut places: BTreeMap<(String, String), (usize, usize)> = BTreeMap::new();
         for row in &self.metrics {
             let stage = row.get("stage").and_then(Value::as_str).unwrap_or("run");
-            let Some(step) = row.get("step").and_then(Value::as_f64) else { continue };
+            let Some(step) = row.get("step").and_then(Value::as_f64) else {
+                continue;
+            };
             for (name, value) in row {
-                let Some(value) = value.as_f64().filter(|_| name != "step") else { continue };
+                let Some(value) = value.as_f64().filter(|_| name != "step") else {
+                    continue;
+                };
                 let key = (stage.to_owned(), name.clone());
                 let place = *places.entry(key).or_insert_with(|| {
                     let at = match stages.iter().position(|(s, _)| s == stage) {
@@ -170,10 +182,17 @@ fn curve(name: &str, points: &[(f64, f64)]) -> Result<String, EvalError> {
         .collect();
     let low = points.iter().map(|p| p.1).fold(f64::INFINITY, f64::min);
     let high = points.iter().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
-    let pad = if high > low { (high - low) * 0.06 } else { high.abs().max(1.0) * 0.1 };
+    let pad = if high > low {
+        (high - low) * 0.06
+    } else {
+        high.abs().max(1.0) * 0.1
+    };
     let (from, to) = (points[0].0, points[points.len() - 1].0);
     let mut svg = String::new();
-    let wrong = |e: String| EvalError::Figure { name: name.to_owned(), reason: e };
+    let wrong = |e: String| EvalError::Figure {
+        name: name.to_owned(),
+        reason: e,
+    };
     {
         let root = SVGBackend::with_string(&mut svg, (360, 200)).into_drawing_area();
         let mut chart = ChartBuilder::on(&root)
@@ -248,8 +267,15 @@ mod tests {
         let html = report.html().unwrap();
         assert!(!html.contains("<script>") && !html.contains("<svg onload"));
         assert!(html.contains("&lt;/script&gt;"));
-        assert_eq!(html.matches("<figure>").count(), 1, "one metric with a curve");
-        assert!(html.contains("var(--a)"), "the series has the page's colour");
+        assert_eq!(
+            html.matches("<figure>").count(),
+            1,
+            "one metric with a curve"
+        );
+        assert!(
+            html.contains("var(--a)"),
+            "the series has the page's colour"
+        );
         assert!(!html.contains("http://www.example") && !html.contains("src="));
     }
 }

@@ -55,7 +55,13 @@ pub fn adamw_step(
         let mut param = into_flex(param).to_contiguous();
         let mut m = into_flex(m).to_contiguous();
         let mut v = into_flex(v).to_contiguous();
-        update(&mut param, &into_flex(grad).to_contiguous(), &mut m, &mut v, step);
+        update(
+            &mut param,
+            &into_flex(grad).to_contiguous(),
+            &mut m,
+            &mut v,
+            step,
+        );
         return (from_flex(param), from_flex(m), from_flex(v));
     }
     let grad = grad * step.grad_scale;
@@ -79,7 +85,10 @@ fn update(
     let g = grad.as_slice::<f32>().expect("made contiguous above");
     // A contiguous tensor may still be a view into a larger buffer: keep to its range.
     let range = |t: &FlexTensor| {
-        let (start, end) = t.layout().contiguous_offsets().expect("made contiguous above");
+        let (start, end) = t
+            .layout()
+            .contiguous_offsets()
+            .expect("made contiguous above");
         start..end
     };
     let (rp, rm, rv) = (range(param), range(m), range(v));

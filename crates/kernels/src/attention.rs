@@ -51,14 +51,28 @@ pub fn attention(
     shape: AttentionShape,
 ) -> Tensor<2> {
     let tokens: usize = lens.iter().sum();
-    assert_eq!(shape.heads % shape.kv_heads, 0, "attention: heads is not a multiple of kv_heads");
-    assert_eq!(q.dims(), [tokens, shape.heads * shape.head_dim], "attention: shape of q");
+    assert_eq!(
+        shape.heads % shape.kv_heads,
+        0,
+        "attention: heads is not a multiple of kv_heads"
+    );
+    assert_eq!(
+        q.dims(),
+        [tokens, shape.heads * shape.head_dim],
+        "attention: shape of q"
+    );
     let kv = [tokens, shape.kv_heads * shape.head_dim];
     assert_eq!(k.dims(), kv, "attention: shape of k");
     assert_eq!(v.dims(), kv, "attention: shape of v");
     if on_cpu(&q) && on_cpu(&k) && on_cpu(&v) {
-        let op = Attention { lens: lens.clone(), shape };
-        apply(op, [q.into_dispatch(), k.into_dispatch(), v.into_dispatch()])
+        let op = Attention {
+            lens: lens.clone(),
+            shape,
+        };
+        apply(
+            op,
+            [q.into_dispatch(), k.into_dispatch(), v.into_dispatch()],
+        )
     } else {
         attention_composed(q, k, v, lens, shape)
     }
@@ -72,7 +86,11 @@ pub fn attention_composed(
     lens: &Arc<[usize]>,
     shape: AttentionShape,
 ) -> Tensor<2> {
-    let AttentionShape { heads, kv_heads, head_dim } = shape;
+    let AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+    } = shape;
     let width = heads * head_dim;
     let mut outputs = Vec::with_capacity(lens.len());
     let mut start = 0;
@@ -148,7 +166,11 @@ impl CpuOp<3> for Attention {
     type Saved = Saved;
 
     fn forward(&self, [q, k, v]: [&View; 3]) -> (FlexTensor, Saved) {
-        let AttentionShape { heads, kv_heads, head_dim } = self.shape;
+        let AttentionShape {
+            heads,
+            kv_heads,
+            head_dim,
+        } = self.shape;
         let [tokens, width] = q.dims();
         let kv_width = kv_heads * head_dim;
         let (q, k, v) = (q.data(), k.data(), v.data());
@@ -203,7 +225,10 @@ impl CpuOp<3> for Attention {
         };
         for_tasks(tasks, tokens * width, run);
         let out = tensor_of(out, [tokens, width]);
-        let saved = Saved { out: out.clone(), log_sums: Arc::new(log_sums) };
+        let saved = Saved {
+            out: out.clone(),
+            log_sums: Arc::new(log_sums),
+        };
         (out, saved)
     }
 
@@ -214,7 +239,9 @@ impl CpuOp<3> for Attention {
         grad: &View,
         _: [bool; 3],
     ) -> [Option<FlexTensor>; 3] {
-        let AttentionShape { kv_heads, head_dim, .. } = self.shape;
+        let AttentionShape {
+            kv_heads, head_dim, ..
+        } = self.shape;
         let group = self.shape.group();
         let [tokens, width] = q.dims();
         let kv_width = kv_heads * head_dim;
@@ -259,8 +286,26 @@ impl CpuOp<3> for Attention {
                     unsafe {
                         let shape = [rows, seen, head_dim];
                         let (pp, dp) = (p.as_mut_ptr(), ds.as_mut_ptr());
-                        product(shape, query, key.transposed(), pp, seen, false, scale, false);
-                        product(shape, d_out, value.transposed(), dp, seen, false, 1.0, false);
+                        product(
+                            shape,
+                            query,
+                            key.transposed(),
+                            pp,
+                            seen,
+                            false,
+                            scale,
+                            false,
+                        );
+                        product(
+                            shape,
+                            d_out,
+                            value.transposed(),
+                            dp,
+                            seen,
+                            false,
+                            1.0,
+                            false,
+                        );
                         score_gradient(p, ds, seen, first, sums, &deltas[..rows], scale);
                         let (p, ds) = (Mat::rows(p, seen), Mat::rows(ds, seen));
                         product(
@@ -275,8 +320,26 @@ impl CpuOp<3> for Attention {
                         );
                         let shape = [seen, head_dim, rows];
                         let (to_k, to_v) = (sk.at(kv_offset), sv.at(kv_offset));
-                        product(shape, ds.transposed(), query, to_k, kv_width, true, 1.0, false);
-                        product(shape, p.transposed(), d_out, to_v, kv_width, true, 1.0, false);
+                        product(
+                            shape,
+                            ds.transposed(),
+                            query,
+                            to_k,
+                            kv_width,
+                            true,
+                            1.0,
+                            false,
+                        );
+                        product(
+                            shape,
+                            p.transposed(),
+                            d_out,
+                            to_v,
+                            kv_width,
+                            true,
+                            1.0,
+                            false,
+                        );
                     }
                 }
             }
@@ -335,7 +398,11 @@ pub(crate) fn maximum(row: &[f32]) -> f32 {
     let (chunks, tail) = row.as_chunks::<LANES>();
     for chunk in chunks {
         for l in 0..LANES {
-            maxima[l] = if chunk[l] > maxima[l] { chunk[l] } else { maxima[l] };
+            maxima[l] = if chunk[l] > maxima[l] {
+                chunk[l]
+            } else {
+                maxima[l]
+            };
         }
     }
     let tail = tail.iter().copied().fold(f32::NEG_INFINITY, f32::max);

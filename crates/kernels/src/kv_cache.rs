@@ -43,7 +43,11 @@ impl KvCache {
             let empty = Tensor::zeros([capacity, width], (device, DType::F32));
             Store::Tensors(vec![(empty.clone(), empty); slots])
         };
-        Self { shape, capacity, store }
+        Self {
+            shape,
+            capacity,
+            store,
+        }
     }
 
     /// Writes the keys and values of consecutive positions of one slot.
@@ -55,7 +59,10 @@ impl KvCache {
     /// When the positions go past the capacity or the slot does not exist.
     pub fn write(&mut self, slot: usize, position: usize, key: Tensor<2>, value: Tensor<2>) {
         let [tokens, width] = key.dims();
-        assert!(position + tokens <= self.capacity, "KvCache: position past the capacity");
+        assert!(
+            position + tokens <= self.capacity,
+            "KvCache: position past the capacity"
+        );
         match &mut self.store {
             Store::Cpu { keys, values } => {
                 let at = (slot * self.capacity + position) * width;
@@ -103,7 +110,9 @@ impl KvCache {
         for (i, (slot, position)) in rows.iter().enumerate() {
             let row = |x: &Tensor<2>| x.clone().narrow(0, i, 1);
             self.write(*slot, *position, row(&key), row(&value));
-            let Store::Tensors(slots) = &self.store else { continue };
+            let Store::Tensors(slots) = &self.store else {
+                continue;
+            };
             let (keys, values) = slots[*slot].clone();
             outputs.push(attend(row(&query), keys, values, position + 1, self.shape));
         }
@@ -118,13 +127,20 @@ impl KvCache {
         rows: &[(usize, usize)],
         width: usize,
     ) -> FlexTensor {
-        let AttentionShape { heads, kv_heads, head_dim } = self.shape;
+        let AttentionShape {
+            heads,
+            kv_heads,
+            head_dim,
+        } = self.shape;
         let kv_width = kv_heads * head_dim;
         let Store::Cpu { keys, values } = &mut self.store else {
             unreachable!("the caller matched on the store")
         };
         for (i, (slot, position)) in rows.iter().enumerate() {
-            assert!(*position < self.capacity, "KvCache: position past the capacity");
+            assert!(
+                *position < self.capacity,
+                "KvCache: position past the capacity"
+            );
             let at = (slot * self.capacity + position) * kv_width;
             let row = i * kv_width..(i + 1) * kv_width;
             keys[at..at + kv_width].copy_from_slice(&key.data()[row.clone()]);
@@ -138,7 +154,15 @@ impl KvCache {
             let at = slot * self.capacity * kv_width + (head / (heads / kv_heads)) * head_dim;
             let q = &query.data()[row * width + head * head_dim..][..head_dim];
             scores.resize(position + 1, 0.0);
-            attend_row(q, &keys[at..], &values[at..], kv_width, self.shape.scale(), scores, out);
+            attend_row(
+                q,
+                &keys[at..],
+                &values[at..],
+                kv_width,
+                self.shape.scale(),
+                scores,
+                out,
+            );
         };
         if rows.len() * width < 1 << 10 {
             let mut scores = Vec::new();
@@ -181,10 +205,16 @@ fn attend(
     seen: usize,
     shape: AttentionShape,
 ) -> Tensor<2> {
-    let AttentionShape { heads, kv_heads, head_dim } = shape;
+    let AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+    } = shape;
     let group = heads / kv_heads;
     let split = |x: Tensor<2>| -> Tensor<3> {
-        x.narrow(0, 0, seen).reshape([seen, kv_heads, head_dim]).swap_dims(0, 1)
+        x.narrow(0, 0, seen)
+            .reshape([seen, kv_heads, head_dim])
+            .swap_dims(0, 1)
     };
     let query: Tensor<3> = query.reshape([kv_heads, group, head_dim]);
     let scores = query.matmul(split(keys).swap_dims(1, 2)) * shape.scale();

@@ -18,7 +18,11 @@ use crate::{
 /// # Panics
 /// When the inner sizes differ.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    assert_eq!(x.dims()[1], weight.dims()[1], "linear: inner sizes of x and weight differ");
+    assert_eq!(
+        x.dims()[1],
+        weight.dims()[1],
+        "linear: inner sizes of x and weight differ"
+    );
     if on_cpu(&x) && on_cpu(&weight) {
         apply(Linear, [x.into_dispatch(), weight.into_dispatch()])
     } else {
@@ -246,10 +250,24 @@ macro_rules! tile_kernel {
 }
 
 tile_kernel!(
-    avx512, "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma", 4, 4, 16,
-    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_fmadd_ps, |v| _mm512_reduce_add_ps(v)
+    avx512,
+    "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma",
+    4,
+    4,
+    16,
+    _mm512_setzero_ps,
+    _mm512_loadu_ps,
+    _mm512_fmadd_ps,
+    |v| _mm512_reduce_add_ps(v)
 );
 tile_kernel!(
-    avx2, "avx2,fma", 2, 4, 8,
-    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_fmadd_ps, |v| sum256(v)
+    avx2,
+    "avx2,fma",
+    2,
+    4,
+    8,
+    _mm256_setzero_ps,
+    _mm256_loadu_ps,
+    _mm256_fmadd_ps,
+    |v| sum256(v)
 );

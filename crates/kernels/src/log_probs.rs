@@ -43,13 +43,23 @@ pub fn selected_log_probs(
 ) -> SelectedLogProbs {
     let [tokens, width] = hidden.dims();
     let [vocabulary, head_width] = head.dims();
-    assert_eq!(width, head_width, "selected_log_probs: width of hidden and head differ");
-    assert_eq!(tokens, targets.len(), "selected_log_probs: one target a row");
+    assert_eq!(
+        width, head_width,
+        "selected_log_probs: width of hidden and head differ"
+    );
+    assert_eq!(
+        tokens,
+        targets.len(),
+        "selected_log_probs: one target a row"
+    );
     assert!(
         targets.iter().all(|t| (*t as usize) < vocabulary),
         "selected_log_probs: a target is outside the vocabulary of {vocabulary}"
     );
-    assert!(temperature > 0.0, "selected_log_probs: temperature must be positive");
+    assert!(
+        temperature > 0.0,
+        "selected_log_probs: temperature must be positive"
+    );
     if !on_cpu(&hidden) || !on_cpu(&head) {
         return selected_log_probs_composed(hidden, head, targets, temperature);
     }
@@ -76,9 +86,15 @@ pub fn selected_log_probs_composed(
     let (mut logps, mut entropies) = (Vec::new(), Vec::new());
     for start in (0..tokens).step_by(block) {
         let rows = block.min(tokens - start);
-        let logits = hidden.clone().narrow(0, start, rows).matmul(head.clone().transpose());
+        let logits = hidden
+            .clone()
+            .narrow(0, start, rows)
+            .matmul(head.clone().transpose());
         let all = activation::log_softmax(logits / temperature, 1);
-        let ids: Vec<i32> = targets[start..start + rows].iter().map(|t| *t as i32).collect();
+        let ids: Vec<i32> = targets[start..start + rows]
+            .iter()
+            .map(|t| *t as i32)
+            .collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, 1]), &hidden.device());
         logps.push(all.clone().gather(1, ids).reshape([rows]));
         let entropy = (all.clone().exp() * all).sum_dim(1).neg();
@@ -86,7 +102,10 @@ pub fn selected_log_probs_composed(
     }
     if logps.is_empty() {
         let none = hidden.reshape([0]);
-        return SelectedLogProbs { logps: none.clone(), entropy: none };
+        return SelectedLogProbs {
+            logps: none.clone(),
+            entropy: none,
+        };
     }
     SelectedLogProbs {
         logps: Tensor::cat(logps, 0),
@@ -153,11 +172,21 @@ impl CpuOp<2> for LogProbs {
             let count = rows.len() / width.max(1);
             let first = i * block;
             let mut logits = product_with_rows(rows, head.data(), [count, width, vocabulary]);
-            logits.par_chunks_mut(vocabulary).enumerate().for_each(|(j, row)| {
-                let at = first + j;
-                let target = self.targets[at] as usize;
-                row_gradient(row, target, self.scale, saved[at], d_logp[at], d_entropy[at]);
-            });
+            logits
+                .par_chunks_mut(vocabulary)
+                .enumerate()
+                .for_each(|(j, row)| {
+                    let at = first + j;
+                    let target = self.targets[at] as usize;
+                    row_gradient(
+                        row,
+                        target,
+                        self.scale,
+                        saved[at],
+                        d_logp[at],
+                        d_entropy[at],
+                    );
+                });
             let d_logits = Mat::rows(&logits, vocabulary);
             if wanted[0] {
                 let out = d_hidden[first * width..].as_mut_ptr();

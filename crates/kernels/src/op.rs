@@ -86,9 +86,7 @@ impl<const N: usize, O: CpuOp<N>> Backward<Flex, N> for Recorded<O> {
         let (inputs, saved) = ops.state;
         let grad = View::new(grads.consume::<Flex>(&ops.node));
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let results = self
-            .0
-            .backward(inputs.each_ref(), &saved, &grad, wanted);
+        let results = self.0.backward(inputs.each_ref(), &saved, &grad, wanted);
         for (parent, result) in ops.parents.into_iter().zip(results) {
             if let (Some(parent), Some(result)) = (parent, result) {
                 let id: NodeId = parent.id;
@@ -161,7 +159,9 @@ pub(crate) fn into_flex<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
 
 /// A plain high-level tensor from a flex tensor.
 pub(crate) fn from_flex<const D: usize>(tensor: FlexTensor) -> Tensor<D> {
-    Tensor::from_dispatch(<DispatchTensor as DispatchKindConversion<Flex>>::from_backend(
-        BackendTensor::<Flex>::Float(tensor),
-    ))
+    Tensor::from_dispatch(
+        <DispatchTensor as DispatchKindConversion<Flex>>::from_backend(
+            BackendTensor::<Flex>::Float(tensor),
+        ),
+    )
 }

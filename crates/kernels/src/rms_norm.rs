@@ -18,7 +18,11 @@ use crate::{
 /// # Panics
 /// When the widths differ.
 pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
-    assert_eq!(x.dims()[1], weight.dims()[0], "rms_norm: width of x and weight differ");
+    assert_eq!(
+        x.dims()[1],
+        weight.dims()[0],
+        "rms_norm: width of x and weight differ"
+    );
     if on_cpu(&x) && on_cpu(&weight) {
         apply(
             RmsNorm { eps: eps as f32 },

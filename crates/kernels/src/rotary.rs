@@ -60,7 +60,11 @@ impl RotaryTable {
 pub fn rotary(x: Tensor<2>, positions: &Arc<[u32]>, table: &RotaryTable) -> Tensor<2> {
     let [tokens, width] = x.dims();
     assert_eq!(tokens, positions.len(), "rotary: one position a token");
-    assert_eq!(width % table.head_dim, 0, "rotary: width is not a multiple of the head");
+    assert_eq!(
+        width % table.head_dim,
+        0,
+        "rotary: width is not a multiple of the head"
+    );
     assert!(
         positions.iter().all(|p| (*p as usize) < table.positions),
         "rotary: a position is outside the table of {}",

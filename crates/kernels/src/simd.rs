@@ -151,7 +151,10 @@ mod tests {
         for (x, y) in x.iter().zip(y) {
             let exact = f64::from(*x).exp();
             let error = (f64::from(y) - exact).abs() / exact;
-            assert!(error < 2.5e-7, "exp({x}) = {y}, exact {exact}, error {error}");
+            assert!(
+                error < 2.5e-7,
+                "exp({x}) = {y}, exact {exact}, error {error}"
+            );
         }
         let mut y = [1.0; 3];
         exp_all(&[f32::NEG_INFINITY, -100.0, f32::NAN], &mut y);

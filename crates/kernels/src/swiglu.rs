@@ -17,7 +17,11 @@ use crate::{
 /// # Panics
 /// When the shapes differ.
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    assert_eq!(gate.dims(), up.dims(), "swiglu: gate and up differ in shape");
+    assert_eq!(
+        gate.dims(),
+        up.dims(),
+        "swiglu: gate and up differ in shape"
+    );
     if on_cpu(&gate) && on_cpu(&up) {
         apply(Swiglu, [gate.into_dispatch(), up.into_dispatch()])
     } else {

@@ -10,7 +10,9 @@ fn numbers(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     (0..count)
         .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (state >> 40) as f32 / (1 << 23) as f32 - 1.0
         })
         .collect()
@@ -66,7 +68,14 @@ fn compare<const N: usize>(
 
 #[test]
 fn linear_matches() {
-    for [t, i, o] in [[1, 1, 1], [1, 16, 7], [5, 48, 130], [33, 17, 5], [70, 64, 96], [32, 32, 64]] {
+    for [t, i, o] in [
+        [1, 1, 1],
+        [1, 16, 7],
+        [5, 48, 130],
+        [33, 17, 5],
+        [70, 64, 96],
+        [32, 32, 64],
+    ] {
         compare(
             &format!("linear {t}x{i}x{o}"),
             [leaf(1, [t, i]), leaf(2, [o, i])],
@@ -136,11 +145,19 @@ fn attention_matches_on_ragged_sequences() {
     for (lens, heads, kv_heads, head_dim) in cases {
         let tokens: usize = lens.iter().sum();
         let lens: Arc<[usize]> = lens.into();
-        let shape = AttentionShape { heads, kv_heads, head_dim };
+        let shape = AttentionShape {
+            heads,
+            kv_heads,
+            head_dim,
+        };
         let kv = [tokens, kv_heads * head_dim];
         compare(
             &format!("attention {lens:?}"),
-            [leaf(1, [tokens, heads * head_dim]), leaf(2, kv), leaf(3, kv)],
+            [
+                leaf(1, [tokens, heads * head_dim]),
+                leaf(2, kv),
+                leaf(3, kv),
+            ],
             |[q, k, v]| fused::attention(q.clone() * 4.0, k.clone(), v.clone(), &lens, shape),
             |[q, k, v]| composed::attention(q.clone() * 4.0, k.clone(), v.clone(), &lens, shape),
         );
@@ -167,7 +184,8 @@ fn selected_log_probs_match_with_their_entropy() {
             &format!("selected_log_probs {n}x{d}x{v}"),
             [leaf(1, [n, d]), leaf(2, [v, d])],
             |[h, w]| {
-                let r = fused::selected_log_probs(h.clone() * 3.0, w.clone(), &targets, temperature);
+                let r =
+                    fused::selected_log_probs(h.clone() * 3.0, w.clone(), &targets, temperature);
                 Tensor::stack(vec![r.logps, r.entropy], 0)
             },
             |[h, w]| {
@@ -181,19 +199,39 @@ fn selected_log_probs_match_with_their_entropy() {
 
 #[test]
 fn attention_through_the_cache_equals_attention_over_the_whole_sequence() {
-    let shape = AttentionShape { heads: 6, kv_heads: 2, head_dim: 8 };
+    let shape = AttentionShape {
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 8,
+    };
     let (len, split) = (21, 9);
     let q: Tensor<2> = leaf(1, [len, 48]).inner();
     let k: Tensor<2> = leaf(2, [len, 16]).inner();
     let v: Tensor<2> = leaf(3, [len, 16]).inner();
     let lens: Arc<[usize]> = vec![len].into();
-    let whole = host(composed::attention(q.clone(), k.clone(), v.clone(), &lens, shape));
+    let whole = host(composed::attention(
+        q.clone(),
+        k.clone(),
+        v.clone(),
+        &lens,
+        shape,
+    ));
     let mut cache = KvCache::new(3, 32, shape, &Device::flex());
-    cache.write(2, 0, k.clone().narrow(0, 0, split), v.clone().narrow(0, 0, split));
+    cache.write(
+        2,
+        0,
+        k.clone().narrow(0, 0, split),
+        v.clone().narrow(0, 0, split),
+    );
     for position in split..len {
         let row = |x: &Tensor<2>| x.clone().narrow(0, position, 1);
         let out = cache.step(row(&q), row(&k), row(&v), &[(2, position)]);
-        close("cache", &host(out), &whole[position * 48..(position + 1) * 48], 2e-5);
+        close(
+            "cache",
+            &host(out),
+            &whole[position * 48..(position + 1) * 48],
+            2e-5,
+        );
     }
 }
 
@@ -207,7 +245,9 @@ fn frozen_inputs_get_no_gradient() {
     let expected: Vec<f32> = (0..5)
         .flat_map(|_| {
             let w = host(w.clone());
-            (0..4).map(move |c| w[c] + w[4 + c] + w[8 + c]).collect::<Vec<_>>()
+            (0..4)
+                .map(move |c| w[c] + w[4 + c] + w[8 + c])
+                .collect::<Vec<_>>()
         })
         .collect();
     close("dx", &host(x.grad(&grads).unwrap()), &expected, 1e-5);

@@ -128,7 +128,10 @@ impl Fields<'_> {
         // Bounded, so that a hostile file cannot ask for an absurd amount of memory.
         match value.as_u64() {
             Some(n) if (1..=1 << 28).contains(&n) => Ok(Some(n as usize)),
-            _ => self.wrong(field, format!("{value} is not a whole number from 1 to 2^28")),
+            _ => self.wrong(
+                field,
+                format!("{value} is not a whole number from 1 to 2^28"),
+            ),
         }
     }
 
@@ -166,10 +169,12 @@ impl Fields<'_> {
             one => vec![one.clone()],
         };
         many.iter()
-            .map(|id| match id.as_u64().and_then(|id| u32::try_from(id).ok()) {
-                Some(id) => Ok(id),
-                None => self.wrong(field, format!("{id} is not a token id")),
-            })
+            .map(
+                |id| match id.as_u64().and_then(|id| u32::try_from(id).ok()) {
+                    Some(id) => Ok(id),
+                    None => self.wrong(field, format!("{id} is not a token id")),
+                },
+            )
             .collect()
     }
 }
@@ -229,7 +234,9 @@ impl ModelConfig {
         let head_dim = match fields.size("head_dim")? {
             Some(dim) => dim,
             None if hidden_size % heads == 0 => hidden_size / heads,
-            None => return fields.wrong("head_dim", "is missing and heads do not divide hidden_size"),
+            None => {
+                return fields.wrong("head_dim", "is missing and heads do not divide hidden_size");
+            }
         };
         if head_dim % 2 != 0 {
             return fields.wrong("head_dim", format!("{head_dim} is odd; rotary needs pairs"));
@@ -412,7 +419,10 @@ impl ModelConfig {
         if missing.is_empty() {
             Ok(())
         } else {
-            Err(PolicyError::MissingTensors { place: place(), names: missing })
+            Err(PolicyError::MissingTensors {
+                place: place(),
+                names: missing,
+            })
         }
     }
 
@@ -459,7 +469,10 @@ fn family(fields: &Fields<'_>) -> Result<Result<Family, String>, PolicyError> {
         Some(other) => return fields.wrong("architectures", format!("{other} is not a list")),
         None => "",
     };
-    let model_type = fields.present("model_type").and_then(Value::as_str).unwrap_or("");
+    let model_type = fields
+        .present("model_type")
+        .and_then(Value::as_str)
+        .unwrap_or("");
     let base = architecture
         .strip_suffix("ForCausalLM")
         .or_else(|| architecture.strip_suffix("ForSequenceClassification"));
@@ -486,7 +499,10 @@ fn rope(fields: &Fields<'_>, positions: usize) -> Result<(f64, RopeScaling), Pol
         None => object("rope_scaling")?.unwrap_or_default(),
     };
     let place = format!("{}: rope_parameters", fields.place);
-    let inner = Fields { map: &map, place: &place };
+    let inner = Fields {
+        map: &map,
+        place: &place,
+    };
     let theta = match inner.number("rope_theta")? {
         Some(theta) => theta,
         None => fields.number("rope_theta")?.unwrap_or(10_000.0),
@@ -513,7 +529,9 @@ fn rope(fields: &Fields<'_>, positions: usize) -> Result<(f64, RopeScaling), Pol
     }
     let scaling = match kind {
         "default" => RopeScaling::None,
-        "linear" => RopeScaling::Linear { factor: needed("factor")? },
+        "linear" => RopeScaling::Linear {
+            factor: needed("factor")?,
+        },
         "llama3" => RopeScaling::Llama3 {
             factor: needed("factor")?,
             low_freq_factor: needed("low_freq_factor")?,

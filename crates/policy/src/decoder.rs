@@ -9,11 +9,7 @@ use togi_kernels::{
 };
 
 use crate::{
-    config::ModelConfig,
-    error::PolicyError,
-    lora::LoraConfig,
-    params::Params,
-    weights::Weights,
+    config::ModelConfig, error::PolicyError, lora::LoraConfig, params::Params, weights::Weights,
 };
 
 /// A causal language model, or one with a scalar head (`score.weight`).
@@ -129,7 +125,12 @@ impl Decoder {
     /// When an id is outside the vocabulary or a sequence is longer than the model's positions.
     pub fn hidden(&self, weights: &Weights, batch: &Packed) -> Result<Tensor<2>, PolicyError> {
         self.check(batch)?;
-        self.run(weights, &batch.ids, &batch.positions, Attend::Packed(&batch.lens))
+        self.run(
+            weights,
+            &batch.ids,
+            &batch.positions,
+            Attend::Packed(&batch.lens),
+        )
     }
 
     /// Scores of the scalar head at each sequence's last token, `[batch]`.
@@ -192,7 +193,11 @@ impl Decoder {
     }
 
     pub(crate) fn check(&self, batch: &Packed) -> Result<(), PolicyError> {
-        if let Some(id) = batch.ids.iter().find(|id| **id as usize >= self.config.vocab_size) {
+        if let Some(id) = batch
+            .ids
+            .iter()
+            .find(|id| **id as usize >= self.config.vocab_size)
+        {
             return Err(PolicyError::TokenOutsideVocabulary {
                 id: *id,
                 vocab_size: self.config.vocab_size,
@@ -208,17 +213,21 @@ impl Decoder {
     }
 
     fn matrix(&self, weights: &Weights, name: &str) -> Result<Tensor<2>, PolicyError> {
-        weights.matrix(name).ok_or_else(|| PolicyError::MissingTensors {
-            place: "the model".to_owned(),
-            names: vec![name.to_owned()],
-        })
+        weights
+            .matrix(name)
+            .ok_or_else(|| PolicyError::MissingTensors {
+                place: "the model".to_owned(),
+                names: vec![name.to_owned()],
+            })
     }
 
     fn vector(&self, weights: &Weights, name: &str) -> Result<Tensor<1>, PolicyError> {
-        weights.vector(name).ok_or_else(|| PolicyError::MissingTensors {
-            place: "the model".to_owned(),
-            names: vec![name.to_owned()],
-        })
+        weights
+            .vector(name)
+            .ok_or_else(|| PolicyError::MissingTensors {
+                place: "the model".to_owned(),
+                names: vec![name.to_owned()],
+            })
     }
 
     pub(crate) fn run(

@@ -51,7 +51,10 @@ pub enum PolicyError {
         names: Vec<String>,
     },
     /// Tensors that the configuration does not know.
-    #[error("{place}: tensors that a model of this configuration does not have: {}", list(names))]
+    #[error(
+        "{place}: tensors that a model of this configuration does not have: {}",
+        list(names)
+    )]
     ExtraTensors {
         /// The file or source.
         place: String,
@@ -59,7 +62,9 @@ pub enum PolicyError {
         names: Vec<String>,
     },
     /// A tensor has another shape than the configuration asks for.
-    #[error("{place}: tensor `{name}` has shape {found:?}, the configuration asks for {expected:?}")]
+    #[error(
+        "{place}: tensor `{name}` has shape {found:?}, the configuration asks for {expected:?}"
+    )]
     Shape {
         /// The file or source.
         place: String,
@@ -144,7 +149,12 @@ pub enum PolicyError {
 
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 8;
-    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let mut text = names
+        .iter()
+        .take(SHOWN)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
     if names.len() > SHOWN {
         text.push_str(&format!(" and {} more", names.len() - SHOWN));
     }

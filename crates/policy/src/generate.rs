@@ -56,7 +56,10 @@ impl Sampling {
             return wrong("batch_size", "must be at least 1".to_owned());
         }
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return wrong("temperature", format!("{} is not a number from 0 on", self.temperature));
+            return wrong(
+                "temperature",
+                format!("{} is not a number from 0 on", self.temperature),
+            );
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return wrong("top_p", format!("{} is not in (0, 1]", self.top_p));
@@ -118,7 +121,11 @@ pub fn generate(
     streams: &[u64],
 ) -> Result<Vec<Generation>, PolicyError> {
     sampling.validate()?;
-    assert_eq!(prompts.len(), streams.len(), "generate: one stream a prompt");
+    assert_eq!(
+        prompts.len(),
+        streams.len(),
+        "generate: one stream a prompt"
+    );
     decoder.check(&Packed::new(prompts.iter().copied()))?;
     let limit = decoder.config.max_position_embeddings;
     let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
@@ -126,7 +133,10 @@ pub fn generate(
         return Err(PolicyError::EmptySequence { index });
     }
     if longest >= limit {
-        return Err(PolicyError::TooLong { tokens: longest + 1, limit });
+        return Err(PolicyError::TooLong {
+            tokens: longest + 1,
+            limit,
+        });
     }
     let capacity = (longest + sampling.max_new_tokens).min(limit);
     let slots = sampling.batch_size.min(prompts.len());
@@ -136,7 +146,11 @@ pub fn generate(
         .collect();
     let mut results: Vec<Generation> = prompts
         .iter()
-        .map(|_| Generation { ids: Vec::new(), logps: Vec::new(), finish: Finish::Length })
+        .map(|_| Generation {
+            ids: Vec::new(),
+            logps: Vec::new(),
+            finish: Finish::Length,
+        })
         .collect();
     let head = decoder.head(weights)?;
     let mut waiting: VecDeque<usize> = (0..prompts.len()).collect();
@@ -187,7 +201,10 @@ pub fn generate(
             let logits = linear(hidden, head.clone());
             let rows = active
                 .drain(..)
-                .map(|a| Active { position: a.position + 1, ..a })
+                .map(|a| Active {
+                    position: a.position + 1,
+                    ..a
+                })
                 .collect();
             drawn.extend(draw(logits, rows, prompts, sampling, seed, streams)?);
         }
@@ -234,7 +251,10 @@ fn draw(
             let mut rng = CounterRng::new(seed, &[0x6765_6e00, stream, position as u64]);
             match choose(logits, sampling, rng.next_f64()) {
                 Some(drawn) => Ok((row, drawn)),
-                None => Err(PolicyError::NotFinite { prompt: stream, position }),
+                None => Err(PolicyError::NotFinite {
+                    prompt: stream,
+                    position,
+                }),
             }
         })
         .collect()
@@ -243,7 +263,11 @@ fn draw(
 /// One token from a row of logits, which is overwritten; `None` if they are not finite.
 fn choose(logits: &mut [f32], sampling: &Sampling, uniform: f64) -> Option<Drawn> {
     let greedy = sampling.temperature == 0.0;
-    let scale = if greedy { 1.0 } else { (1.0 / sampling.temperature) as f32 };
+    let scale = if greedy {
+        1.0
+    } else {
+        (1.0 / sampling.temperature) as f32
+    };
     for x in logits.iter_mut() {
         if !x.is_finite() {
             return None;
@@ -259,7 +283,10 @@ fn choose(logits: &mut [f32], sampling: &Sampling, uniform: f64) -> Option<Drawn
     softmax_row(logits);
     let logp = |i: usize| (logits[i].max(f32::MIN_POSITIVE)).ln();
     if greedy {
-        return Some(Drawn { id: best as u32, logp: logp(best) });
+        return Some(Drawn {
+            id: best as u32,
+            logp: logp(best),
+        });
     }
     let floor = (sampling.min_p as f32) * logits[best];
     let truncated = sampling.top_k > 0 || sampling.top_p < 1.0;
@@ -267,10 +294,18 @@ fn choose(logits: &mut [f32], sampling: &Sampling, uniform: f64) -> Option<Drawn
         nucleus(logits, sampling, floor, uniform)
     } else {
         let kept = |p: &f32| *p >= floor;
-        let total: f64 = logits.iter().filter(|p| kept(p)).map(|p| f64::from(*p)).sum();
+        let total: f64 = logits
+            .iter()
+            .filter(|p| kept(p))
+            .map(|p| f64::from(*p))
+            .sum();
         let mut left = uniform * total;
         let mut last = best;
-        for (i, p) in logits.iter().enumerate().filter(|(_, p)| kept(p) && **p > 0.0) {
+        for (i, p) in logits
+            .iter()
+            .enumerate()
+            .filter(|(_, p)| kept(p) && **p > 0.0)
+        {
             last = i;
             left -= f64::from(*p);
             if left < 0.0 {
@@ -279,21 +314,31 @@ fn choose(logits: &mut [f32], sampling: &Sampling, uniform: f64) -> Option<Drawn
         }
         last
     };
-    Some(Drawn { id: id as u32, logp: logp(id) })
+    Some(Drawn {
+        id: id as u32,
+        logp: logp(id),
+    })
 }
 
 /// Draws from the likeliest tokens: `top_k`, then `top_p` of what is left, then `min_p`.
 fn nucleus(probabilities: &[f32], sampling: &Sampling, floor: f32, uniform: f64) -> usize {
     let mut order: Vec<usize> = (0..probabilities.len()).collect();
     let by_probability = |a: &usize, b: &usize| {
-        probabilities[*b].total_cmp(&probabilities[*a]).then(a.cmp(b))
+        probabilities[*b]
+            .total_cmp(&probabilities[*a])
+            .then(a.cmp(b))
     };
     if sampling.top_k > 0 && sampling.top_k < order.len() {
         order.select_nth_unstable_by(sampling.top_k - 1, by_probability);
         order.truncate(sampling.top_k);
     }
     order.sort_unstable_by(by_probability);
-    let sum = |order: &[usize]| order.iter().map(|i| f64::from(probabilities[*i])).sum::<f64>();
+    let sum = |order: &[usize]| {
+        order
+            .iter()
+            .map(|i| f64::from(probabilities[*i]))
+            .sum::<f64>()
+    };
     let total = sum(&order);
     let mut reached = 0.0;
     let mut kept = 0;
@@ -344,12 +389,36 @@ mod tests {
             }
         };
         close(Sampling::default(), &exact);
-        close(Sampling { temperature: 0.0, ..Default::default() }, &[0.0, 0.0, 0.0, 1.0]);
+        close(
+            Sampling {
+                temperature: 0.0,
+                ..Default::default()
+            },
+            &[0.0, 0.0, 0.0, 1.0],
+        );
         let two = exact[2] + exact[3];
         let top_two = [0.0, 0.0, exact[2] / two, exact[3] / two];
-        close(Sampling { top_k: 2, ..Default::default() }, &top_two);
-        close(Sampling { top_p: 0.7, ..Default::default() }, &top_two);
-        close(Sampling { min_p: 0.3, ..Default::default() }, &top_two);
+        close(
+            Sampling {
+                top_k: 2,
+                ..Default::default()
+            },
+            &top_two,
+        );
+        close(
+            Sampling {
+                top_p: 0.7,
+                ..Default::default()
+            },
+            &top_two,
+        );
+        close(
+            Sampling {
+                min_p: 0.3,
+                ..Default::default()
+            },
+            &top_two,
+        );
     }
 
     #[test]

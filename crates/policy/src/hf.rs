@@ -42,7 +42,11 @@ pub fn load(folder: &Path, device: &Device) -> Result<Policy, PolicyError> {
     if config.eos_token_ids.is_empty() {
         config.eos_token_ids = tokenizer.eos_ids().to_vec();
     }
-    Policy::new(Decoder::new(config, params, device.clone())?, tokenizer, &place)
+    Policy::new(
+        Decoder::new(config, params, device.clone())?,
+        tokenizer,
+        &place,
+    )
 }
 
 /// Files that hold the tensors: the shards of an index, or one file.
@@ -57,7 +61,9 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     let mut files = BTreeMap::new();
     for (tensor, file) in map {
         // A shard lies in the folder itself: anything else could lead out of it.
-        let name = file.as_str().filter(|f| !f.contains(['/', '\\']) && !f.starts_with('.'));
+        let name = file
+            .as_str()
+            .filter(|f| !f.contains(['/', '\\']) && !f.starts_with('.'));
         let Some(name) = name else {
             let reason = format!("`weight_map.{tensor}` is not a file name: {file}");
             return Err(PolicyError::malformed(&index, reason));
@@ -76,8 +82,9 @@ fn load_params(
     let mut found: HashMap<String, (Vec<usize>, Vec<f32>)> = HashMap::new();
     for path in weight_files(folder)? {
         let bytes = fs::read(&path).map_err(PolicyError::io(&path))?;
-        let tensors = SafeTensors::deserialize(&bytes)
-            .map_err(|e| PolicyError::malformed(&path, format!("not a whole safetensors file: {e}")))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| {
+            PolicyError::malformed(&path, format!("not a whole safetensors file: {e}"))
+        })?;
         for (name, view) in tensors.tensors() {
             let data = to_f32(&view).ok_or_else(|| PolicyError::Unsupported {
                 place: path.display().to_string(),
@@ -120,14 +127,22 @@ pub(crate) fn assemble(
         };
         if shape != expected {
             let place = place.to_owned();
-            return Err(PolicyError::Shape { place, name, found: shape, expected });
+            return Err(PolicyError::Shape {
+                place,
+                name,
+                found: shape,
+                expected,
+            });
         }
         let count = data.len();
         let tensor = Tensor::from_data(TensorData::new(data, [count]), device);
         params.insert(&name, shape, tensor);
     }
     if !missing.is_empty() {
-        return Err(PolicyError::MissingTensors { place: place.to_owned(), names: missing });
+        return Err(PolicyError::MissingTensors {
+            place: place.to_owned(),
+            names: missing,
+        });
     }
     // A tied head may be saved once more, and old files hold the rotary frequencies.
     let mut extra: Vec<String> = found
@@ -141,7 +156,10 @@ pub(crate) fn assemble(
         return Ok(params);
     }
     extra.sort();
-    Err(PolicyError::ExtraTensors { place: place.to_owned(), names: extra })
+    Err(PolicyError::ExtraTensors {
+        place: place.to_owned(),
+        names: extra,
+    })
 }
 
 fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
@@ -183,7 +201,10 @@ pub fn save(policy: &Policy, folder: &Path) -> Result<(), PolicyError> {
             let path = dir.join(name);
             fs::write(&path, text).map_err(PolicyError::io(&path))
         };
-        write("config.json", format!("{:#}\n", decoder.config.to_hf_json(head)))?;
+        write(
+            "config.json",
+            format!("{:#}\n", decoder.config.to_hf_json(head)),
+        )?;
         let generation = serde_json::json!({
             "bos_token_id": decoder.config.bos_token_id,
             "eos_token_id": decoder.config.eos_token_ids,
@@ -225,7 +246,9 @@ pub(crate) fn replace_folder(
     let parent = folder.parent().filter(|p| !p.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(PolicyError::io(parent))?;
-    let name = folder.file_name().map_or("model".into(), |n| n.to_string_lossy());
+    let name = folder
+        .file_name()
+        .map_or("model".into(), |n| n.to_string_lossy());
     let fresh = parent.join(format!(".{name}.new"));
     let old = parent.join(format!(".{name}.old"));
     for left in [&fresh, &old] {
@@ -244,4 +267,3 @@ pub(crate) fn replace_folder(
     }
     Ok(())
 }
-

@@ -39,7 +39,11 @@ impl Policy {
     pub fn new(decoder: Decoder, tokenizer: Tokenizer, place: &str) -> Result<Self, PolicyError> {
         let (tokens, vocab_size) = (tokenizer.ids_end(), decoder.config.vocab_size);
         if tokens > vocab_size {
-            return Err(PolicyError::Vocabulary { place: place.to_owned(), tokens, vocab_size });
+            return Err(PolicyError::Vocabulary {
+                place: place.to_owned(),
+                tokens,
+                vocab_size,
+            });
         }
         Ok(Self { decoder, tokenizer })
     }

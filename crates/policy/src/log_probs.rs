@@ -110,7 +110,11 @@ impl TokenLogps {
 /// When the lengths do not add up to the number of values.
 pub fn pad(values: Tensor<1>, lens: &[usize]) -> Tensor<2> {
     let total: usize = lens.iter().sum();
-    assert_eq!(values.dims()[0], total, "pad: lengths do not add up to the values");
+    assert_eq!(
+        values.dims()[0],
+        total,
+        "pad: lengths do not add up to the values"
+    );
     let time = lens.iter().copied().max().unwrap_or(0);
     if time == 0 {
         return Tensor::zeros([lens.len(), 0], &values.device());

@@ -24,7 +24,13 @@ pub struct LoraConfig {
 
 /// Every linear layer of a block, what PEFT calls `all-linear`.
 pub const ALL_LINEAR: [&str; 7] = [
-    "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
 ];
 
 fn all_linear() -> Vec<String> {
@@ -102,8 +108,11 @@ impl Decoder {
             let (r, zeros) = (lora.r, vec![0.0; out * lora.r]);
             self.params
                 .insert(&format!("{name}.lora_A.weight"), vec![r, inner], tensor(a));
-            self.params
-                .insert(&format!("{name}.lora_B.weight"), vec![out, r], tensor(zeros));
+            self.params.insert(
+                &format!("{name}.lora_B.weight"),
+                vec![out, r],
+                tensor(zeros),
+            );
         }
         self.lora = Some(lora);
         Ok(())

@@ -65,7 +65,9 @@ impl Params {
 
     /// All parameters, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Param)> {
-        self.entries.iter().map(|(name, param)| (name.as_str(), param))
+        self.entries
+            .iter()
+            .map(|(name, param)| (name.as_str(), param))
     }
 
     /// All parameters, in order.
@@ -105,7 +107,9 @@ impl Params {
                 } else {
                     0.02
                 };
-                (0..count).map(|_| (rng.gaussian() * deviation) as f32).collect()
+                (0..count)
+                    .map(|_| (rng.gaussian() * deviation) as f32)
+                    .collect()
             };
             let tensor = Tensor::from_data(TensorData::new(data, [count]), device);
             params.insert(&name, shape, tensor);

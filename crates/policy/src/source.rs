@@ -46,7 +46,10 @@ impl Source {
         } else {
             "does not exist; a model is `lab`, a Hugging Face folder or a run folder"
         };
-        Err(PolicyError::Source { spec: spec.to_owned(), reason: reason.to_owned() })
+        Err(PolicyError::Source {
+            spec: spec.to_owned(),
+            reason: reason.to_owned(),
+        })
     }
 
     /// Loads the model; the lab's is drawn from `seed`.
@@ -91,5 +94,9 @@ pub fn lab(device: &Device, seed: u64) -> Result<Policy, PolicyError> {
         pad_token_id: tokenizer.pad_id(),
     };
     let params = Params::random(&config, Head::LanguageModel, seed, device);
-    Policy::new(Decoder::new(config, params, device.clone())?, tokenizer, "lab")
+    Policy::new(
+        Decoder::new(config, params, device.clone())?,
+        tokenizer,
+        "lab",
+    )
 }

@@ -19,7 +19,11 @@ impl Reward for Weighted {
     }
 
     fn score(&self, batch: &[Scorable<'_>]) -> Vec<Result<Score, Unscorable>> {
-        let all: Vec<_> = self.members.iter().map(|(_, member)| member.score(batch)).collect();
+        let all: Vec<_> = self
+            .members
+            .iter()
+            .map(|(_, member)| member.score(batch))
+            .collect();
         (0..batch.len())
             .map(|i| {
                 let mut sum = 0.0;
@@ -46,7 +50,11 @@ impl Reward for Ensemble {
     }
 
     fn score(&self, batch: &[Scorable<'_>]) -> Vec<Result<Score, Unscorable>> {
-        let all: Vec<_> = self.members.iter().map(|member| member.score(batch)).collect();
+        let all: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| member.score(batch))
+            .collect();
         (0..batch.len())
             .map(|i| {
                 let values: Vec<f64> = all
@@ -72,7 +80,12 @@ pub struct Clipped {
 
 impl Reward for Clipped {
     fn name(&self) -> String {
-        format!("{} in [{}, {}]", self.inner.name(), self.bounds.0, self.bounds.1)
+        format!(
+            "{} in [{}, {}]",
+            self.inner.name(),
+            self.bounds.0,
+            self.bounds.1
+        )
     }
 
     fn score(&self, batch: &[Scorable<'_>]) -> Vec<Result<Score, Unscorable>> {
@@ -80,7 +93,11 @@ impl Reward for Clipped {
             value: score.value.clamp(self.bounds.0, self.bounds.1),
             ..score
         };
-        self.inner.score(batch).into_iter().map(|r| r.map(clip)).collect()
+        self.inner
+            .score(batch)
+            .into_iter()
+            .map(|r| r.map(clip))
+            .collect()
     }
 }
 
@@ -90,29 +107,52 @@ mod tests {
     use crate::{Contains, LabGold, LengthPenalty};
 
     fn item<'a>(prompt: &'a str, completion: &'a str) -> Scorable<'a> {
-        Scorable { prompt, prompt_ids: &[1], completion, completion_ids: &[1, 2, 3] }
+        Scorable {
+            prompt,
+            prompt_ids: &[1],
+            completion,
+            completion_ids: &[1, 2, 3],
+        }
     }
 
     fn contains(text: &str) -> Box<dyn Reward> {
-        Box::new(Contains { text: text.to_owned() })
+        Box::new(Contains {
+            text: text.to_owned(),
+        })
     }
 
     #[test]
     fn combinators_do_what_they_say() {
         let batch = [item("p", "ab")];
-        let penalty = Box::new(LengthPenalty { target: 1, weight: 0.25 });
-        let sum = Weighted { members: vec![(2.0, contains("a")), (1.0, penalty)] };
+        let penalty = Box::new(LengthPenalty {
+            target: 1,
+            weight: 0.25,
+        });
+        let sum = Weighted {
+            members: vec![(2.0, contains("a")), (1.0, penalty)],
+        };
         assert_eq!(sum.score(&batch)[0].as_ref().unwrap().value, 1.5);
-        let ensemble = Ensemble { members: vec![contains("a"), contains("z")], pessimism: 1.0 };
+        let ensemble = Ensemble {
+            members: vec![contains("a"), contains("z")],
+            pessimism: 1.0,
+        };
         assert_eq!(ensemble.score(&batch)[0].as_ref().unwrap().value, 0.0);
-        let clipped = Clipped { inner: Box::new(sum), bounds: (-1.0, 1.0) };
+        let clipped = Clipped {
+            inner: Box::new(sum),
+            bounds: (-1.0, 1.0),
+        };
         assert_eq!(clipped.score(&batch)[0].as_ref().unwrap().value, 1.0);
     }
 
     #[test]
     fn what_one_member_cannot_score_is_unscorable() {
-        let sum = Weighted { members: vec![(1.0, contains("a")), (1.0, Box::new(LabGold))] };
-        let results = sum.score(&[item("write a poem", "a"), item("name one colors", "sure red")]);
+        let sum = Weighted {
+            members: vec![(1.0, contains("a")), (1.0, Box::new(LabGold))],
+        };
+        let results = sum.score(&[
+            item("write a poem", "a"),
+            item("name one colors", "sure red"),
+        ]);
         assert!(results[0].is_err());
         assert_eq!(results[1].as_ref().unwrap().value, 2.0);
     }

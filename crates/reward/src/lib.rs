@@ -39,7 +39,10 @@ impl Score {
     /// When the value is NaN or infinite.
     pub fn new(value: f64) -> Result<Self, Unscorable> {
         if value.is_finite() {
-            Ok(Self { value, parts: Vec::new() })
+            Ok(Self {
+                value,
+                parts: Vec::new(),
+            })
         } else {
             Err(Unscorable(format!("the score is {value}")))
         }

@@ -15,7 +15,10 @@ impl RewardModel {
     /// Wraps a decoder whose parameters include `score.weight`; `batch_size` answers are scored
     /// at a time.
     pub fn new(decoder: Decoder, batch_size: usize) -> Self {
-        Self { decoder, batch_size: batch_size.max(1) }
+        Self {
+            decoder,
+            batch_size: batch_size.max(1),
+        }
     }
 
     /// The model.

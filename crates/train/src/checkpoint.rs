@@ -43,7 +43,8 @@ impl Checkpoint {
     /// Adds a model's trainable parameters and its optimiser's moments under a prefix.
     pub fn add(&mut self, prefix: &str, decoder: &Decoder, adam: &AdamW) {
         for (name, param) in decoder.params.iter().filter(|(_, p)| p.trainable) {
-            self.tensors.push((format!("{prefix}/param/{name}"), param.tensor.clone()));
+            self.tensors
+                .push((format!("{prefix}/param/{name}"), param.tensor.clone()));
         }
         for (name, m, v) in &adam.moments {
             self.tensors.push((format!("{prefix}/m/{name}"), m.clone()));
@@ -119,11 +120,13 @@ impl Checkpoint {
             stage: stage.to_owned(),
             step,
             tensors: digest(&path)?,
-            lengths: GROWING.map(|name| (name.to_owned(), run.length(name))).to_vec(),
+            lengths: GROWING
+                .map(|name| (name.to_owned(), run.length(name)))
+                .to_vec(),
             state: self.state.clone(),
         };
-        let text = serde_json::to_vec_pretty(&manifest)
-            .map_err(|e| TrainError::io(&fresh)(e.into()))?;
+        let text =
+            serde_json::to_vec_pretty(&manifest).map_err(|e| TrainError::io(&fresh)(e.into()))?;
         crate::run_folder::write_whole(&fresh.join("manifest.json"), &text)?;
         let place = root.join(&name);
         if place.exists() {
@@ -173,13 +176,19 @@ impl Checkpoint {
         device: &Device,
     ) -> Result<(Option<(u64, Self)>, Vec<String>), TrainError> {
         let mut skipped = Vec::new();
-        for (_, path) in list(&run.path().join("checkpoints"), stage).into_iter().rev() {
+        for (_, path) in list(&run.path().join("checkpoints"), stage)
+            .into_iter()
+            .rev()
+        {
             match read(&path, device) {
                 Ok((manifest, tensors)) => {
                     for (name, length) in &manifest.lengths {
                         run.cut(name, *length)?;
                     }
-                    let checkpoint = Self { tensors, state: manifest.state };
+                    let checkpoint = Self {
+                        tensors,
+                        state: manifest.state,
+                    };
                     return Ok((Some((manifest.step, checkpoint)), skipped));
                 }
                 Err(reason) => skipped.push(format!("{}: {reason}", path.display())),
@@ -216,7 +225,11 @@ fn digest(path: &Path) -> Result<String, TrainError> {
         }
         hasher.update(&buffer[..n]);
     }
-    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect())
 }
 
 type Tensors = Vec<(String, Tensor<1>)>;
@@ -235,8 +248,13 @@ fn read(path: &Path, device: &Device) -> Result<(Manifest, Tensors), String> {
     let tensors = all
         .iter()
         .map(|(name, view)| {
-            let values: Vec<f32> =
-                view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            let values: Vec<f32> = view
+                .data()
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect();
             let count = values.len();
             let tensor = Tensor::from_data(TensorData::new(values, [count]), device);
             (name.to_owned(), tensor)
@@ -252,7 +270,10 @@ mod tests {
     fn checkpoint(value: f32) -> Checkpoint {
         let device = Device::flex();
         let tensor = Tensor::from_data(TensorData::new(vec![value; 5], [5]), &device);
-        Checkpoint { tensors: vec![("x".to_owned(), tensor)], state: Value::from(value) }
+        Checkpoint {
+            tensors: vec![("x".to_owned(), tensor)],
+            state: Value::from(value),
+        }
     }
 
     #[test]
@@ -260,7 +281,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let run = RunFolder::open(&dir.path().join("run"), "", false).unwrap();
         for step in 1..=3 {
-            run.append("metrics.jsonl", &serde_json::Map::new()).unwrap();
+            run.append("metrics.jsonl", &serde_json::Map::new())
+                .unwrap();
             checkpoint(step as f32).save(&run, "sft", step, 2).unwrap();
         }
         let newest = || Checkpoint::newest(&run, "sft", &Device::flex()).unwrap();
@@ -279,6 +301,11 @@ mod tests {
             assert_eq!(checkpoint.state, Value::from(2.0_f32));
         }
         assert_eq!(run.length("metrics.jsonl"), 6, "cut back to step 2");
-        assert!(Checkpoint::newest(&run, "ppo", &Device::flex()).unwrap().0.is_none());
+        assert!(
+            Checkpoint::newest(&run, "ppo", &Device::flex())
+                .unwrap()
+                .0
+                .is_none()
+        );
     }
 }

@@ -165,14 +165,20 @@ pub(crate) fn positive(key: &str, value: f64) -> Result<(), TrainError> {
     if value.is_finite() && value > 0.0 {
         return Ok(());
     }
-    Err(TrainError::config(key, format!("{value} is not a positive number")))
+    Err(TrainError::config(
+        key,
+        format!("{value} is not a positive number"),
+    ))
 }
 
 pub(crate) fn within(key: &str, value: f64, low: f64, high: f64) -> Result<(), TrainError> {
     if (low..=high).contains(&value) {
         return Ok(());
     }
-    Err(TrainError::config(key, format!("{value} is not in [{low}, {high}]")))
+    Err(TrainError::config(
+        key,
+        format!("{value} is not in [{low}, {high}]"),
+    ))
 }
 
 pub(crate) fn at_least_one(key: &str, value: usize) -> Result<(), TrainError> {
@@ -198,13 +204,12 @@ pub fn resolve<C: RecipeConfig>(
     file: Option<&Path>,
     settings: &[String],
 ) -> Result<C, TrainError> {
-    let mut table = Table::try_from(defaults)
-        .map_err(|e| TrainError::config("defaults", e.to_string()))?;
+    let mut table =
+        Table::try_from(defaults).map_err(|e| TrainError::config("defaults", e.to_string()))?;
     if let Some(path) = file {
         let place = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|e| {
-            TrainError::config(&place, format!("cannot be read: {e}"))
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| TrainError::config(&place, format!("cannot be read: {e}")))?;
         let given: Table = text
             .parse()
             .map_err(|e: toml::de::Error| TrainError::config(&place, e.to_string()))?;
@@ -272,7 +277,9 @@ fn parse<C: DeserializeOwned>(table: &Table, place: &str) -> Result<C, TrainErro
 
 /// From serde's "unknown field `x`, expected one of `a`, `b`": the nearest of those.
 fn suggestion(message: &str) -> Option<String> {
-    let rest = &message[message.find("unknown field `").or(message.find("unknown variant `"))?..];
+    let rest = &message[message
+        .find("unknown field `")
+        .or(message.find("unknown variant `"))?..];
     let mut quoted = rest.split('`').skip(1).step_by(2);
     let given = quoted.next()?;
     quoted
@@ -302,13 +309,22 @@ mod tests {
 
     #[test]
     fn settings_go_over_defaults() {
-        let config =
-            resolve_sft(&["optim.learning_rate=1e-3", "optim.schedule=cosine", "train.max_steps=7"])
-                .unwrap();
+        let config = resolve_sft(&[
+            "optim.learning_rate=1e-3",
+            "optim.schedule=cosine",
+            "train.max_steps=7",
+        ])
+        .unwrap();
         assert_eq!(config.optim.learning_rate, 1e-3);
         assert_eq!(config.optim.schedule, Schedule::Cosine);
         assert_eq!(config.train.max_steps, 7);
-        assert_eq!(resolve_sft(&["optim.learning_rate=1"]).unwrap().optim.learning_rate, 1.0);
+        assert_eq!(
+            resolve_sft(&["optim.learning_rate=1"])
+                .unwrap()
+                .optim
+                .learning_rate,
+            1.0
+        );
     }
 
     #[test]
@@ -318,7 +334,11 @@ mod tests {
         assert!(text.contains("--set optim.learnin_rate=1"), "{text}");
         assert!(text.contains("did you mean `learning_rate`?"), "{text}");
         assert!(error("optim.schedule=cosin").contains("did you mean `cosine`?"));
-        assert!(error("train.max_steps=many").contains("max_steps"), "{}", error("train.max_steps=many"));
+        assert!(
+            error("train.max_steps=many").contains("max_steps"),
+            "{}",
+            error("train.max_steps=many")
+        );
         assert!(error("optim.learning_rate=-1").contains("optim.learning_rate"));
         assert!(error("nothing").contains("key=value"));
     }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use togi_data::{
-    DataError, Located, TokenizeOptions, Tokenizer, batch::Order,
+    DataError, Located, TokenizeOptions, Tokenizer,
+    batch::Order,
     lab::{self, AnnotatorConfig, Annotators, Split, Writer},
 };
 
@@ -68,15 +69,16 @@ pub fn samples<T>(
             )
         }
         DataSource::Files { train, valid } => {
-            let read = |files: &[String], layout: &mut String| -> Result<Vec<Located>, TrainError> {
-                let mut rows = Vec::new();
-                for file in files {
-                    let dataset = togi_data::load(Path::new(file))?;
-                    *layout = dataset.layout.columns().to_owned();
-                    rows.extend(dataset.records);
-                }
-                Ok(rows)
-            };
+            let read =
+                |files: &[String], layout: &mut String| -> Result<Vec<Located>, TrainError> {
+                    let mut rows = Vec::new();
+                    for file in files {
+                        let dataset = togi_data::load(Path::new(file))?;
+                        *layout = dataset.layout.columns().to_owned();
+                        rows.extend(dataset.records);
+                    }
+                    Ok(rows)
+                };
             let mut rows = read(train, &mut layout)?;
             let mut held_out = read(valid, &mut layout)?;
             if valid.is_empty() {
@@ -110,7 +112,11 @@ pub fn samples<T>(
         let reason = format!("no sample to train on: {summary}; raise data.max_length?");
         return Err(TrainError::config("data", reason));
     }
-    Ok(Samples { train, valid, summary })
+    Ok(Samples {
+        train,
+        valid,
+        summary,
+    })
 }
 
 fn lab_rows(wanted: LabRows, seed: u64, split: Split, count: usize) -> Vec<Located> {

@@ -68,6 +68,9 @@ impl TrainError {
     }
 
     pub(crate) fn config(place: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Config { place: place.into(), reason: reason.into() }
+        Self::Config {
+            place: place.into(),
+            reason: reason.into(),
+        }
     }
 }

@@ -83,7 +83,9 @@ pub fn train(
     let (mut step, mut best, mut worse) = (0, f64::INFINITY, 0);
     let (found, skipped) = Checkpoint::newest(stage.run, name, decoder.device())?;
     for reason in skipped {
-        stage.observer.on(Event::Message(&format!("passed over a broken checkpoint: {reason}")));
+        stage.observer.on(Event::Message(&format!(
+            "passed over a broken checkpoint: {reason}"
+        )));
     }
     let mut stopped = false;
     if let Some((at, mut checkpoint)) = found {
@@ -93,7 +95,11 @@ pub fn train(
         worse = checkpoint.state["worse"].as_u64().unwrap_or(0);
         stopped = checkpoint.state["stopped"].as_bool().unwrap_or(false);
     }
-    stage.observer.on(Event::Stage { name, step, total: config.max_steps });
+    stage.observer.on(Event::Stage {
+        name,
+        step,
+        total: config.max_steps,
+    });
     let mut last_eval = None;
     while step < config.max_steps && !stopped {
         let started = Instant::now();
@@ -103,7 +109,10 @@ pub fn train(
         let mut total: Option<Vec<(String, Tensor<1>)>> = None;
         for (part_index, part) in batch.chunks(config.micro_batch_size).enumerate() {
             let pass = step * batch.len() as u64 + part_index as u64;
-            let weights = decoder.tracked().with_dropout(DropoutKey { seed: stage.seed, pass });
+            let weights = decoder.tracked().with_dropout(DropoutKey {
+                seed: stage.seed,
+                pass,
+            });
             let (loss, part_row) = objective.loss(decoder, &weights, part, denominator)?;
             row.merge(&part_row);
             let mut grads = loss.backward();
@@ -112,19 +121,30 @@ pub fn train(
         row.check(name, step + 1)?;
         let lr = optim.rate(step, config.max_steps);
         let grads = total.unwrap_or_default();
-        row.set("grad_norm", adam.update(&mut decoder.params, grads, optim, lr));
+        row.set(
+            "grad_norm",
+            adam.update(&mut decoder.params, grads, optim, lr),
+        );
         row.set("learning_rate", lr);
         row.check(name, step + 1)?;
         step += 1;
-        stage.run.append("metrics.jsonl", &row.to_json(name, step))?;
+        stage
+            .run
+            .append("metrics.jsonl", &row.to_json(name, step))?;
         let tokens: usize = batch.iter().map(|i| objective.tokens(*i)).sum();
         let seconds = started.elapsed().as_secs_f64();
         let tokens_per_second = tokens as f64 / seconds;
         let mut timing = Row::default();
         timing.set("seconds", seconds);
         timing.set("tokens_per_second", tokens_per_second);
-        stage.run.append("timings.jsonl", &timing.to_json(name, step))?;
-        stage.observer.on(Event::Step { step, row: &row, tokens_per_second });
+        stage
+            .run
+            .append("timings.jsonl", &timing.to_json(name, step))?;
+        stage.observer.on(Event::Step {
+            step,
+            row: &row,
+            tokens_per_second,
+        });
 
         let last = step == config.max_steps;
         if (last || (config.eval_every > 0 && step % config.eval_every == 0))
@@ -135,7 +155,9 @@ pub fn train(
                 named.set(&format!("val/{metric}"), value);
             }
             named.check(name, step)?;
-            stage.run.append("metrics.jsonl", &named.to_json(name, step))?;
+            stage
+                .run
+                .append("metrics.jsonl", &named.to_json(name, step))?;
             stage.observer.on(Event::Eval { step, row: &named });
             let loss = eval.get("loss").unwrap_or(f64::INFINITY);
             worse = if loss < best { 0 } else { worse + 1 };
@@ -177,5 +199,10 @@ pub(crate) fn accumulate(
 
 /// A tensor's values on the host.
 pub(crate) fn host<const D: usize>(x: &Tensor<D>) -> Vec<f64> {
-    x.clone().detach().into_data().convert::<f64>().iter::<f64>().collect()
+    x.clone()
+        .detach()
+        .into_data()
+        .convert::<f64>()
+        .iter::<f64>()
+        .collect()
 }

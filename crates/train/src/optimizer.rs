@@ -42,12 +42,20 @@ impl AdamW {
         config: &OptimSection,
         lr: f64,
     ) -> f64 {
-        let norm = grads.iter().map(|(_, g)| sum_of_squares(g)).sum::<f64>().sqrt();
+        let norm = grads
+            .iter()
+            .map(|(_, g)| sum_of_squares(g))
+            .sum::<f64>()
+            .sqrt();
         if !norm.is_finite() {
             return norm;
         }
         let clip = config.max_grad_norm > 0.0;
-        let grad_scale = if clip { (config.max_grad_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let grad_scale = if clip {
+            (config.max_grad_norm / (norm + 1e-6)).min(1.0)
+        } else {
+            1.0
+        };
         self.step += 1;
         let power = |beta: f64| 1.0 - beta.powi(self.step.min(i32::MAX as u64) as i32);
         let step = AdamWStep {
@@ -62,10 +70,18 @@ impl AdamW {
         };
         let empty = |t: &Tensor<1>| Tensor::zeros([0], &t.device());
         for ((name, grad), (owner, m, v)) in grads.into_iter().zip(&mut self.moments) {
-            debug_assert_eq!(name, *owner, "gradients come in the order of the parameters");
-            let Some(param) = params.get_mut(&name) else { continue };
+            debug_assert_eq!(
+                name, *owner,
+                "gradients come in the order of the parameters"
+            );
+            let Some(param) = params.get_mut(&name) else {
+                continue;
+            };
             let hp = if param.shape.len() < 2 {
-                AdamWStep { weight_decay: 0.0, ..step }
+                AdamWStep {
+                    weight_decay: 0.0,
+                    ..step
+                }
             } else {
                 step
             };

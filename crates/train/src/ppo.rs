@@ -117,7 +117,10 @@ impl Default for PpoConfig {
             epochs: 4,
             minibatch_size: 32,
             micro_batch_size: 8,
-            sampling: Sampling { temperature: 0.7, ..Sampling::default() },
+            sampling: Sampling {
+                temperature: 0.7,
+                ..Sampling::default()
+            },
             kl_coef: 0.05,
             kl_estimator: KlEstimator::K1,
             kl_controller: KlController::Fixed,
@@ -133,7 +136,11 @@ impl Default for PpoConfig {
             normalise_scores: false,
             target_kl: 0.0,
             value_init: ValueInit::RewardModel,
-            optim: OptimSection { learning_rate: 3e-6, eps: 1e-5, ..OptimSection::default() },
+            optim: OptimSection {
+                learning_rate: 3e-6,
+                eps: 1e-5,
+                ..OptimSection::default()
+            },
             value_learning_rate: 3e-6,
             data: DataSection::default(),
             checkpoint_every: 20,
@@ -165,7 +172,12 @@ impl RecipeConfig for PpoConfig {
         positive("clip_eps", self.clip_eps)?;
         positive("value_clip_eps", self.value_clip_eps)?;
         within("vf_coef", self.vf_coef, 0.0, f64::MAX)?;
-        within("missing_eos_penalty", self.missing_eos_penalty, 0.0, f64::MAX)?;
+        within(
+            "missing_eos_penalty",
+            self.missing_eos_penalty,
+            0.0,
+            f64::MAX,
+        )?;
         within("score_clip", self.score_clip, 0.0, f64::MAX)?;
         within("target_kl", self.target_kl, 0.0, f64::MAX)?;
         positive("value_learning_rate", self.value_learning_rate)?;
@@ -200,7 +212,9 @@ impl Moments {
     }
 
     fn deviation(&self) -> f64 {
-        (self.squares / (self.count - 1.0).max(1.0)).sqrt().max(1e-8)
+        (self.squares / (self.count - 1.0).max(1.0))
+            .sqrt()
+            .max(1e-8)
     }
 }
 
@@ -245,7 +259,9 @@ pub fn train(
     let (mut step, mut kl_coef, mut moments) = (0, config.kl_coef, Moments::default());
     let (found, skipped) = Checkpoint::newest(stage.run, name, models.policy.device())?;
     for reason in skipped {
-        stage.observer.on(Event::Message(&format!("passed over a broken checkpoint: {reason}")));
+        stage.observer.on(Event::Message(&format!(
+            "passed over a broken checkpoint: {reason}"
+        )));
     }
     if let Some((at, mut checkpoint)) = found {
         let updates = |key: &str| checkpoint.state[key].as_u64().unwrap_or(0);
@@ -256,7 +272,11 @@ pub fn train(
         moments = serde_json::from_value(checkpoint.state["moments"].clone()).unwrap_or_default();
         step = at;
     }
-    stage.observer.on(Event::Stage { name, step, total: config.max_steps });
+    stage.observer.on(Event::Stage {
+        name,
+        step,
+        total: config.max_steps,
+    });
     while step < config.max_steps {
         let started = Instant::now();
         let chosen: Vec<&PromptSample> = order
@@ -265,21 +285,46 @@ pub fn train(
             .map(|i| &prompts[i])
             .collect();
         let mut row = Row::default();
-        let experience =
-            gather(stage, models, &chosen, config, step, kl_coef, &mut moments, &mut row)?;
+        let experience = gather(
+            stage,
+            models,
+            &chosen,
+            config,
+            step,
+            kl_coef,
+            &mut moments,
+            &mut row,
+        )?;
         let rate = |peak: f64| {
-            peak * config.optim.schedule.factor(step, config.optim.warmup_steps, config.max_steps)
+            peak * config
+                .optim
+                .schedule
+                .factor(step, config.optim.warmup_steps, config.max_steps)
         };
-        let rates = (rate(config.optim.learning_rate), rate(config.value_learning_rate));
+        let rates = (
+            rate(config.optim.learning_rate),
+            rate(config.value_learning_rate),
+        );
         let mut optimisers = (&mut adam, &mut value_adam);
-        optimise(stage, models, &experience, config, step, rates, &mut optimisers, &mut row)?;
+        optimise(
+            stage,
+            models,
+            &experience,
+            config,
+            step,
+            rates,
+            &mut optimisers,
+            &mut row,
+        )?;
         row.set("objective/kl_coef", kl_coef);
         row.set("learning_rate", rates.0);
         row.check(name, step + 1)?;
         let kl = row.get("objective/kl").unwrap_or(0.0);
         kl_coef = config.kl_controller.update(kl_coef, kl, chosen.len())?;
         step += 1;
-        stage.run.append("metrics.jsonl", &row.to_json(name, step))?;
+        stage
+            .run
+            .append("metrics.jsonl", &row.to_json(name, step))?;
         write_samples(stage, &experience.rollouts, step)?;
         let tokens: usize = experience.rollouts.iter().map(|r| r.sample.len()).sum();
         let seconds = started.elapsed().as_secs_f64();
@@ -287,8 +332,14 @@ pub fn train(
         let mut timing = Row::default();
         timing.set("seconds", seconds);
         timing.set("tokens_per_second", tokens_per_second);
-        stage.run.append("timings.jsonl", &timing.to_json(name, step))?;
-        stage.observer.on(Event::Step { step, row: &row, tokens_per_second });
+        stage
+            .run
+            .append("timings.jsonl", &timing.to_json(name, step))?;
+        stage.observer.on(Event::Step {
+            step,
+            row: &row,
+            tokens_per_second,
+        });
         let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
         if due || step == config.max_steps {
             let mut checkpoint = Checkpoint::default();
@@ -336,11 +387,16 @@ fn join(rows: &[Vec<f64>], device: &burn::tensor::Device) -> Tensor<2> {
     let data: Vec<f32> = rows.iter().flatten().map(|x| *x as f32).collect();
     let lens: Vec<usize> = rows.iter().map(Vec::len).collect();
     let count = data.len();
-    pad(Tensor::from_data(burn::tensor::TensorData::new(data, [count]), device), &lens)
+    pad(
+        Tensor::from_data(burn::tensor::TensorData::new(data, [count]), device),
+        &lens,
+    )
 }
 
 fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
-    let (sum, count) = values.into_iter().fold((0.0, 0.0), |(s, n), x| (s + x, n + 1.0));
+    let (sum, count) = values
+        .into_iter()
+        .fold((0.0, 0.0), |(s, n), x| (s + x, n + 1.0));
     sum / f64::max(count, 1.0)
 }
 
@@ -358,7 +414,14 @@ fn gather(
     let temperature = config.sampling.temperature;
     let first = step * config.prompts_per_step as u64;
     let (policy, tokenizer) = (&*models.policy, models.tokenizer);
-    let rollouts = rollouts(policy, tokenizer, prompts, &config.sampling, stage.seed, first)?;
+    let rollouts = rollouts(
+        policy,
+        tokenizer,
+        prompts,
+        &config.sampling,
+        stage.seed,
+        first,
+    )?;
     let scored = scores(models.reward, &rollouts, stage.name, step + 1)?;
     let raw: Vec<f64> = scored.iter().map(|s| s.value).collect();
     let unended = |r: &Rollout| r.finish == Finish::Length;
@@ -378,18 +441,26 @@ fn gather(
         }
     }
 
-    let (policy_weights, reference_weights, value_weights) =
-        (models.policy.frozen(), models.reference.frozen(), models.value.frozen());
+    let (policy_weights, reference_weights, value_weights) = (
+        models.policy.frozen(),
+        models.reference.frozen(),
+        models.value.frozen(),
+    );
     let (mut logps, mut reference, mut values, mut entropy) = (vec![], vec![], vec![], vec![]);
     for part in rollouts.chunks(config.micro_batch_size) {
         let samples: Vec<&Sample> = part.iter().map(|r| &r.sample).collect();
         let lens = || part.iter().map(|r| r.completion().len());
         let ours = policy.log_probs(&policy_weights, &samples, temperature)?;
-        let theirs = models.reference.log_probs(&reference_weights, &samples, temperature)?;
+        let theirs = models
+            .reference
+            .log_probs(&reference_weights, &samples, temperature)?;
         logps.extend(split(&ours.values, lens()));
         entropy.extend(host(&ours.entropy));
         reference.extend(split(&theirs.values, lens()));
-        values.extend(split(&models.value.values(&value_weights, &samples)?, lens()));
+        values.extend(split(
+            &models.value.values(&value_weights, &samples)?,
+            lens(),
+        ));
     }
     let mismatch = rollouts
         .iter()
@@ -412,7 +483,13 @@ fn gather(
     if config.whiten_rewards {
         rewards = whiten_keep_mean(&rewards, &mask)?;
     }
-    let estimated = gae(&rewards, &join(&values, device), &mask, config.gamma, config.gae_lambda)?;
+    let estimated = gae(
+        &rewards,
+        &join(&values, device),
+        &mask,
+        config.gamma,
+        config.gae_lambda,
+    )?;
     let mut advantages = estimated.advantages;
     if config.whiten_advantages {
         advantages = whiten(&advantages, &mask)?;
@@ -420,28 +497,55 @@ fn gather(
 
     row.set("objective/scores", mean(raw.iter().copied()));
     for (part, _) in &scored[0].parts {
-        let of = |s: &togi_reward::Score| s.parts.iter().find(|p| p.0 == *part).map_or(0.0, |p| p.1);
-        row.set(&format!("objective/scores/{part}"), mean(scored.iter().map(of)));
+        let of =
+            |s: &togi_reward::Score| s.parts.iter().find(|p| p.0 == *part).map_or(0.0, |p| p.1);
+        row.set(
+            &format!("objective/scores/{part}"),
+            mean(scored.iter().map(of)),
+        );
     }
-    let sums = |rows: &[Vec<f64>]| rows.iter().map(|r| r.iter().sum::<f64>()).collect::<Vec<_>>();
-    let sequence_kl = sums(&logps).iter().zip(sums(&reference)).map(|(a, b)| a - b).collect::<Vec<_>>();
+    let sums = |rows: &[Vec<f64>]| {
+        rows.iter()
+            .map(|r| r.iter().sum::<f64>())
+            .collect::<Vec<_>>()
+    };
+    let sequence_kl = sums(&logps)
+        .iter()
+        .zip(sums(&reference))
+        .map(|(a, b)| a - b)
+        .collect::<Vec<_>>();
     row.set("objective/kl", mean(sequence_kl.iter().copied()));
     row.set("objective/entropy", mean(entropy));
     let non_score = -kl_coef * mean(sequence_kl);
     row.set("objective/non_score_reward", non_score);
     row.set("objective/rlhf_reward", mean(adjusted) + non_score);
-    row.set("completions/mean_length", mean(lens.iter().map(|l| *l as f64)));
+    row.set(
+        "completions/mean_length",
+        mean(lens.iter().map(|l| *l as f64)),
+    );
     let unended = rollouts.iter().filter(|r| unended(r)).count();
-    row.set("completions/clipped_ratio", unended as f64 / rollouts.len() as f64);
+    row.set(
+        "completions/clipped_ratio",
+        unended as f64 / rollouts.len() as f64,
+    );
     row.set("sampling/logp_difference_max", mismatch);
 
     let rows = |x: &Tensor<2>| -> Vec<Vec<f64>> {
         let time = x.dims()[1];
         let all = host(x);
-        lens.iter().enumerate().map(|(i, len)| all[i * time..i * time + len].to_vec()).collect()
+        lens.iter()
+            .enumerate()
+            .map(|(i, len)| all[i * time..i * time + len].to_vec())
+            .collect()
     };
     let (advantages, returns) = (rows(&advantages), rows(&estimated.returns));
-    Ok(Experience { rollouts, logps, values, advantages, returns })
+    Ok(Experience {
+        rollouts,
+        logps,
+        values,
+        advantages,
+        returns,
+    })
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -466,13 +570,17 @@ fn optimise(
         CounterRng::new(stage.seed, &[0x6d69_6e69, step, epoch]).shuffle(&mut shuffled);
         for (number, minibatch) in shuffled.chunks(config.minibatch_size).enumerate() {
             let tokens: usize = minibatch.iter().map(|i| experience.logps[*i].len()).sum();
-            let normalisation = Normalisation::Token { denominator: tokens as f64 };
+            let normalisation = Normalisation::Token {
+                denominator: tokens as f64,
+            };
             let (mut grads, mut value_grads) = (None, None);
             let mut parts = Row::default();
             let mut first_ratio_error: f64 = 0.0;
             for (part_number, part) in minibatch.chunks(config.micro_batch_size).enumerate() {
-                let samples: Vec<&Sample> =
-                    part.iter().map(|i| &experience.rollouts[*i].sample).collect();
+                let samples: Vec<&Sample> = part
+                    .iter()
+                    .map(|i| &experience.rollouts[*i].sample)
+                    .collect();
                 let pick = |rows: &[Vec<f64>]| -> Tensor<2> {
                     let rows: Vec<Vec<f64>> = part.iter().map(|i| rows[*i].clone()).collect();
                     join(&rows, &device)
@@ -483,10 +591,15 @@ fn optimise(
                 let mut weights = models.policy.tracked();
                 if !first {
                     // The first minibatch is free of dropout: its ratio must be 1.
-                    weights = weights.with_dropout(DropoutKey { seed: stage.seed, pass });
+                    weights = weights.with_dropout(DropoutKey {
+                        seed: stage.seed,
+                        pass,
+                    });
                 }
-                let (logps, mask) =
-                    models.policy.log_probs(&weights, &samples, temperature)?.padded();
+                let (logps, mask) = models
+                    .policy
+                    .log_probs(&weights, &samples, temperature)?
+                    .padded();
                 let loss = policy_loss(
                     &logps,
                     &pick(&experience.logps),
@@ -552,8 +665,12 @@ fn optimise(
             let (grads, value_grads) = (grads.unwrap_or_default(), value_grads.unwrap_or_default());
             let (policy_adam, value_adam) = (&mut *optimisers.0, &mut *optimisers.1);
             let norm = policy_adam.update(&mut models.policy.params, grads, &config.optim, rates.0);
-            let value_norm =
-                value_adam.update(&mut models.value.params, value_grads, &config.optim, rates.1);
+            let value_norm = value_adam.update(
+                &mut models.value.params,
+                value_grads,
+                &config.optim,
+                rates.1,
+            );
             parts.set("grad_norm", norm);
             parts.set("value/grad_norm", value_norm);
             parts.check(stage.name, step + 1)?;

@@ -78,11 +78,17 @@ impl PreferenceLoss {
 
     fn validate(&self) -> Result<(), TrainError> {
         match self {
-            Self::Sigmoid { beta, label_smoothing } => {
+            Self::Sigmoid {
+                beta,
+                label_smoothing,
+            } => {
                 positive("loss.beta", *beta)?;
                 within("loss.label_smoothing", *label_smoothing, 0.0, 0.5)
             }
-            Self::Robust { beta, label_smoothing } => {
+            Self::Robust {
+                beta,
+                label_smoothing,
+            } => {
                 positive("loss.beta", *beta)?;
                 within("loss.label_smoothing", *label_smoothing, 0.0, 0.499_999)
             }
@@ -120,7 +126,10 @@ pub struct PreferenceConfig {
 impl PreferenceConfig {
     /// Defaults with this loss.
     pub fn with(loss: PreferenceLoss) -> Self {
-        Self { loss, ..Self::default() }
+        Self {
+            loss,
+            ..Self::default()
+        }
     }
 }
 
@@ -128,9 +137,19 @@ impl Default for PreferenceConfig {
     fn default() -> Self {
         Self {
             seed: 0,
-            loss: PreferenceLoss::Sigmoid { beta: 0.1, label_smoothing: 0.0 },
-            train: LoopSection { batch_size: 8, micro_batch_size: 4, ..LoopSection::default() },
-            optim: OptimSection { learning_rate: 1e-6, ..OptimSection::default() },
+            loss: PreferenceLoss::Sigmoid {
+                beta: 0.1,
+                label_smoothing: 0.0,
+            },
+            train: LoopSection {
+                batch_size: 8,
+                micro_batch_size: 4,
+                ..LoopSection::default()
+            },
+            optim: OptimSection {
+                learning_rate: 1e-6,
+                ..OptimSection::default()
+            },
             data: DataSection::default(),
             annotators: AnnotatorConfig::default(),
             lora: None,
@@ -182,12 +201,22 @@ impl<'a> Preference<'a> {
                 let part: Vec<&PairSample> = part.iter().collect();
                 let logps = pair_logps(reference, &weights, &part)?;
                 let (chosen, rejected) = (host(&logps.chosen), host(&logps.rejected));
-                all.extend(chosen.iter().zip(rejected).map(|(c, r)| (*c as f32, r as f32)));
+                all.extend(
+                    chosen
+                        .iter()
+                        .zip(rejected)
+                        .map(|(c, r)| (*c as f32, r as f32)),
+                );
             }
             Ok(all)
         };
         let reference = [score(train)?, score(valid)?];
-        Ok(Self { train, valid, loss, reference })
+        Ok(Self {
+            train,
+            valid,
+            loss,
+            reference,
+        })
     }
 
     /// Loss a pair, and implicit rewards of both sides.
@@ -208,15 +237,22 @@ impl<'a> Preference<'a> {
             rejected: tensor(reference.iter().map(|r| r.1).collect()),
         };
         let count = |side: fn(&PairSample) -> &Sample| {
-            tensor(pairs.iter().map(|p| side(p).scored().count() as f32).collect())
+            tensor(
+                pairs
+                    .iter()
+                    .map(|p| side(p).scored().count() as f32)
+                    .collect(),
+            )
         };
         let losses = match self.loss {
-            PreferenceLoss::Sigmoid { beta, label_smoothing } => {
-                dpo::sigmoid_loss(&policy, &reference, beta, label_smoothing)?
-            }
-            PreferenceLoss::Robust { beta, label_smoothing } => {
-                dpo::robust_loss(&policy, &reference, beta, label_smoothing)?
-            }
+            PreferenceLoss::Sigmoid {
+                beta,
+                label_smoothing,
+            } => dpo::sigmoid_loss(&policy, &reference, beta, label_smoothing)?,
+            PreferenceLoss::Robust {
+                beta,
+                label_smoothing,
+            } => dpo::robust_loss(&policy, &reference, beta, label_smoothing)?,
             PreferenceLoss::Hinge { beta } => dpo::hinge_loss(&policy, &reference, beta)?,
             PreferenceLoss::IpoSummed { tau } => ipo::summed_loss(&policy, &reference, tau)?,
             PreferenceLoss::IpoTokenAveraged { tau } => {
@@ -243,7 +279,10 @@ fn pair_logps(
     let chosen = pairs.iter().map(|p| &p.chosen);
     let samples: Vec<&Sample> = chosen.chain(pairs.iter().map(|p| &p.rejected)).collect();
     let sums = decoder.log_probs(weights, &samples, 1.0)?.sums();
-    Ok(PairLogps { chosen: sums.clone().narrow(0, 0, n), rejected: sums.narrow(0, n, n) })
+    Ok(PairLogps {
+        chosen: sums.clone().narrow(0, 0, n),
+        rejected: sums.narrow(0, n, n),
+    })
 }
 
 impl Objective for Preference<'_> {

@@ -44,7 +44,10 @@ impl Default for RewardConfig {
             centering: 0.01,
             use_margin: false,
             train: LoopSection::default(),
-            optim: OptimSection { learning_rate: 1e-5, ..OptimSection::default() },
+            optim: OptimSection {
+                learning_rate: 1e-5,
+                ..OptimSection::default()
+            },
             data: DataSection::default(),
             annotators: AnnotatorConfig::default(),
             lora: None,
@@ -76,7 +79,10 @@ pub fn with_score_head(decoder: &Decoder, seed: Option<u64>) -> Result<Decoder, 
     if decoder.params.contains(SCORE_HEAD) {
         return Ok(decoder);
     }
-    let config = ModelConfig { tie_word_embeddings: true, ..decoder.config.clone() };
+    let config = ModelConfig {
+        tie_word_embeddings: true,
+        ..decoder.config.clone()
+    };
     let width = config.hidden_size;
     let device = decoder.device().clone();
     let mut params = Params::default();
@@ -88,7 +94,9 @@ pub fn with_score_head(decoder: &Decoder, seed: Option<u64>) -> Result<Decoder, 
                 let data: Vec<f32> = match seed {
                     Some(seed) => {
                         let mut rng = togi_data::rng::CounterRng::new(seed, &[0x6865_6164]);
-                        (0..width).map(|_| (rng.gaussian() * deviation) as f32).collect()
+                        (0..width)
+                            .map(|_| (rng.gaussian() * deviation) as f32)
+                            .collect()
                     }
                     None => vec![0.0; width],
                 };
@@ -123,12 +131,16 @@ impl BradleyTerry<'_> {
     ) -> Result<[Tensor<1>; 3], TrainError> {
         let n = pairs.len();
         let chosen = pairs.iter().map(|p| &p.chosen.ids[..]);
-        let sequences: Vec<&[u32]> =
-            chosen.chain(pairs.iter().map(|p| &p.rejected.ids[..])).collect();
+        let sequences: Vec<&[u32]> = chosen
+            .chain(pairs.iter().map(|p| &p.rejected.ids[..]))
+            .collect();
         let scores = decoder.scores(weights, &sequences)?;
         let (chosen, rejected) = (scores.clone().narrow(0, 0, n), scores.narrow(0, n, n));
         let margin = self.use_margin.then(|| {
-            let data: Vec<f32> = pairs.iter().map(|p| p.margin.unwrap_or(0.0) as f32).collect();
+            let data: Vec<f32> = pairs
+                .iter()
+                .map(|p| p.margin.unwrap_or(0.0) as f32)
+                .collect();
             Tensor::from_data(TensorData::new(data, [n]), decoder.device())
         });
         let loss = bradley_terry_loss(&chosen, &rejected, margin.as_ref(), self.centering)?;
@@ -142,7 +154,10 @@ pub(crate) fn log_pairs(row: &mut Row, chosen: &[f64], rejected: &[f64], denomin
         row.add("rewards/chosen", c / denominator);
         row.add("rewards/rejected", r / denominator);
         row.add("rewards/margins", (c - r) / denominator);
-        row.add("rewards/accuracies", f64::from(u8::from(c > r)) / denominator);
+        row.add(
+            "rewards/accuracies",
+            f64::from(u8::from(c > r)) / denominator,
+        );
     }
 }
 

@@ -63,7 +63,11 @@ impl Default for RlhfConfig {
             checkpoint_every: 200,
             ..LoopSection::default()
         };
-        let data = |lab_rows| DataSection { max_length: 128, lab_rows, ..DataSection::default() };
+        let data = |lab_rows| DataSection {
+            max_length: 128,
+            lab_rows,
+            ..DataSection::default()
+        };
         Self {
             seed: 0,
             eval_prompts: 300,
@@ -98,7 +102,10 @@ impl Default for RlhfConfig {
                     ..Sampling::default()
                 },
                 kl_coef: 0.05,
-                optim: OptimSection { eps: 1e-5, ..optim(3e-4) },
+                optim: OptimSection {
+                    eps: 1e-5,
+                    ..optim(3e-4)
+                },
                 value_learning_rate: 1e-3,
                 data: data(10_000),
                 ..PpoConfig::default()
@@ -146,15 +153,28 @@ pub fn train(
         imitate(stage, fresh.clone(), &config.base, seed ^ 1, write)
     })?;
     let sft = stage(run, "sft", seed ^ 17, device, observer, |stage| {
-        imitate(stage, base.clone(), &config.sft, seed ^ 2, Writer::demonstrator())
+        imitate(
+            stage,
+            base.clone(),
+            &config.sft,
+            seed ^ 2,
+            Writer::demonstrator(),
+        )
     })?;
     let reward = stage(run, "reward", seed ^ 18, device, observer, |stage| {
         let options = config.reward.data.options(LossOn::Completion);
         let wanted = LabRows::Preferences(config.reward.annotators);
         let section = &config.reward.data;
         let (source, tokenizer) = (&DataSource::Lab, &sft.tokenizer);
-        let pairs =
-            samples(source, wanted, section, seed ^ 3, tokenizer, &options, tokenize::pair)?;
+        let pairs = samples(
+            source,
+            wanted,
+            section,
+            seed ^ 3,
+            tokenizer,
+            &options,
+            tokenize::pair,
+        )?;
         let mut decoder = with_score_head(&sft.decoder, Some(seed))?;
         let objective = BradleyTerry {
             train: &pairs.train,
@@ -163,7 +183,13 @@ pub fn train(
             use_margin: config.reward.use_margin,
         };
         let settings = &config.reward;
-        offline::train(stage, &mut decoder, &objective, &settings.optim, &settings.train)?;
+        offline::train(
+            stage,
+            &mut decoder,
+            &objective,
+            &settings.optim,
+            &settings.train,
+        )?;
         Ok(policy_of(decoder)?)
     })?;
     let reward_model = RewardModel::new(reward.decoder.clone(), 64);
@@ -171,8 +197,15 @@ pub fn train(
         let options = config.ppo.data.options(LossOn::Completion);
         let section = &config.ppo.data;
         let (source, tokenizer) = (&DataSource::Lab, &sft.tokenizer);
-        let prompts =
-            samples(source, LabRows::Prompts, section, seed ^ 4, tokenizer, &options, tokenize::prompt)?;
+        let prompts = samples(
+            source,
+            LabRows::Prompts,
+            section,
+            seed ^ 4,
+            tokenizer,
+            &options,
+            tokenize::prompt,
+        )?;
         let mut policy = sft.decoder.clone();
         let mut value = match config.ppo.value_init {
             ValueInit::RewardModel => reward.decoder.clone(),
@@ -190,11 +223,22 @@ pub fn train(
     })?;
     hf::save(&tuned, &run.model())?;
 
-    observer.on(Event::Message("comparing base, SFT and PPO on held-out prompts"));
+    observer.on(Event::Message(
+        "comparing base, SFT and PPO on held-out prompts",
+    ));
     let systems = [("base", &base), ("SFT", &sft), ("PPO", &tuned)];
-    let comparison =
-        compare(&systems, &sft.decoder, &reward_model, config.eval_prompts, &config.ppo.sampling, seed)?;
-    Ok(Outcome { comparison, policy: tuned })
+    let comparison = compare(
+        &systems,
+        &sft.decoder,
+        &reward_model,
+        config.eval_prompts,
+        &config.ppo.sampling,
+        seed,
+    )?;
+    Ok(Outcome {
+        comparison,
+        policy: tuned,
+    })
 }
 
 /// Runs a stage and saves its model, or loads what an earlier run of it saved.
@@ -208,7 +252,12 @@ fn stage(
 ) -> Result<Policy, TrainError> {
     let folder = run.path().join("stages").join(name);
     if !folder.exists() {
-        let policy = work(&mut Stage { name, run, seed, observer })?;
+        let policy = work(&mut Stage {
+            name,
+            run,
+            seed,
+            observer,
+        })?;
         hf::save(&policy, &folder)?;
     }
     // Read back even when it was just written: an uninterrupted run and a resumed one go on from
@@ -227,9 +276,26 @@ fn imitate(
     let rows = LabRows::Answers(writer);
     let tokenizer = &policy.tokenizer;
     let source = &DataSource::Lab;
-    let data = samples(source, rows, &config.data, seed, tokenizer, &options, tokenize::sft)?;
-    let objective = Sft { train: &data.train, valid: &data.valid };
-    offline::train(stage, &mut policy.decoder, &objective, &config.optim, &config.train)?;
+    let data = samples(
+        source,
+        rows,
+        &config.data,
+        seed,
+        tokenizer,
+        &options,
+        tokenize::sft,
+    )?;
+    let objective = Sft {
+        train: &data.train,
+        valid: &data.valid,
+    };
+    offline::train(
+        stage,
+        &mut policy.decoder,
+        &objective,
+        &config.optim,
+        &config.train,
+    )?;
     Ok(policy)
 }
 
@@ -251,7 +317,10 @@ pub fn compare(
     for prompt in &asked {
         let message = togi_data::Message::new("user", prompt.text());
         let ids = tokenizer.encode(&tokenizer.render(&[message], true)?)?;
-        ready.push(PromptSample { ids, text: prompt.text().to_owned() });
+        ready.push(PromptSample {
+            ids,
+            text: prompt.text().to_owned(),
+        });
     }
     let ready: Vec<&PromptSample> = ready.iter().collect();
     let mut comparison = Comparison {
@@ -271,8 +340,10 @@ pub fn compare(
             };
             gold.iter().map(find).collect()
         };
-        let mut metrics =
-            vec![("gold reward".to_owned(), gold.iter().map(|s| s.value).collect::<Vec<_>>())];
+        let mut metrics = vec![(
+            "gold reward".to_owned(),
+            gold.iter().map(|s| s.value).collect::<Vec<_>>(),
+        )];
         for name in ["instruction", "brevity", "politeness", "safety"] {
             metrics.push((format!("  {name}"), part(name)));
         }
@@ -315,7 +386,9 @@ fn sequence_kl(
     for part in drawn.chunks(32) {
         let samples: Vec<_> = part.iter().map(|r| &r.sample).collect();
         let ours = policy.log_probs(&weights, &samples, temperature)?.sums();
-        let theirs = reference.log_probs(&reference_weights, &samples, temperature)?.sums();
+        let theirs = reference
+            .log_probs(&reference_weights, &samples, temperature)?
+            .sums();
         all.extend(host(&(ours - theirs)));
     }
     Ok(all)

@@ -86,7 +86,12 @@ pub fn scores(
             score.map_err(|e| TrainError::Run {
                 stage: stage.to_owned(),
                 step,
-                reason: format!("{}: `{}` -> `{}`: {e}", reward.name(), rollout.prompt, rollout.text),
+                reason: format!(
+                    "{}: `{}` -> `{}`: {e}",
+                    reward.name(),
+                    rollout.prompt,
+                    rollout.text
+                ),
             })
         })
         .collect()

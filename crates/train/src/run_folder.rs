@@ -25,10 +25,16 @@ impl RunFolder {
     /// When the folder holds something already and is not resumed, when the configuration differs
     /// from the one it was started with, when another process works in it.
     pub fn open(path: &Path, config: &str, resume: bool) -> Result<Self, TrainError> {
-        let folder = |reason: String| TrainError::Folder { path: path.to_owned(), reason };
+        let folder = |reason: String| TrainError::Folder {
+            path: path.to_owned(),
+            reason,
+        };
         let stored = path.join("config.toml");
         let used = path.is_dir()
-            && fs::read_dir(path).map_err(TrainError::io(path))?.next().is_some();
+            && fs::read_dir(path)
+                .map_err(TrainError::io(path))?
+                .next()
+                .is_some();
         if path.exists() && !path.is_dir() {
             return Err(folder("is not a folder".to_owned()));
         }
@@ -56,7 +62,10 @@ impl RunFolder {
         } else {
             write_whole(&stored, config.as_bytes())?;
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// The folder.
@@ -105,7 +114,10 @@ impl RunFolder {
         if found == length {
             return Ok(());
         }
-        let file = OpenOptions::new().write(true).open(&path).map_err(TrainError::io(&path))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .map_err(TrainError::io(&path))?;
         file.set_len(length).map_err(TrainError::io(&path))
     }
 }
@@ -146,9 +158,15 @@ mod tests {
         assert!(busy.to_string().contains("another process"), "{busy}");
         drop(run);
         let used = RunFolder::open(&path, "a = 1\n", false).unwrap_err();
-        assert!(used.to_string().contains("--resume") && used.is_input(), "{used}");
+        assert!(
+            used.to_string().contains("--resume") && used.is_input(),
+            "{used}"
+        );
         let other = RunFolder::open(&path, "a = 2\n", true).unwrap_err();
-        assert!(other.to_string().contains("`a = 1`, now `a = 2`"), "{other}");
+        assert!(
+            other.to_string().contains("`a = 1`, now `a = 2`"),
+            "{other}"
+        );
         let run = RunFolder::open(&path, "a = 1\n", true).unwrap();
         run.append("metrics.jsonl", &Map::new()).unwrap();
         run.append("metrics.jsonl", &Map::new()).unwrap();

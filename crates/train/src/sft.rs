@@ -38,7 +38,10 @@ impl Default for SftConfig {
             seed: 0,
             loss_on: LossOn::Completion,
             train: LoopSection::default(),
-            optim: OptimSection { learning_rate: 2e-5, ..OptimSection::default() },
+            optim: OptimSection {
+                learning_rate: 2e-5,
+                ..OptimSection::default()
+            },
             data: DataSection::default(),
             lora: None,
         }
@@ -113,7 +116,9 @@ impl Objective for Sft<'_> {
         let total: f64 = samples.iter().map(|s| total_weight(s)).sum();
         let mut loss = 0.0;
         for part in samples.chunks(EVAL_PART) {
-            loss -= host(&decoder.log_probs(&weights, part, 1.0)?.sums()).iter().sum::<f64>();
+            loss -= host(&decoder.log_probs(&weights, part, 1.0)?.sums())
+                .iter()
+                .sum::<f64>();
         }
         let mut row = Row::default();
         row.set("loss", loss / total);

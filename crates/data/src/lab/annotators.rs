@@ -24,7 +24,12 @@ pub struct AnnotatorConfig {
 
 impl Default for AnnotatorConfig {
     fn default() -> Self {
-        Self { count: 5, noise: 0.05, disagreement: 0.3, length_bias: 0.05 }
+        Self {
+            count: 5,
+            noise: 0.05,
+            disagreement: 0.3,
+            length_bias: 0.05,
+        }
     }
 }
 
@@ -47,7 +52,11 @@ impl Annotators {
                     .map(|w: f64| w * (1.0 + config.disagreement * rng.gaussian()).max(0.0))
             })
             .collect();
-        Self { seed, config, weights }
+        Self {
+            seed,
+            config,
+            weights,
+        }
     }
 
     /// True if the annotator of this item takes the first answer.

@@ -90,7 +90,11 @@ pub fn preferences(
             }
         };
         let first_wins = annotators.prefers_first(i as u64, prompt, &first, &second);
-        let (chosen, rejected) = if first_wins { (first, second) } else { (second, first) };
+        let (chosen, rejected) = if first_wins {
+            (first, second)
+        } else {
+            (second, first)
+        };
         let record = Record::Preference {
             prompt: said("user", prompt.text()),
             chosen: said("assistant", &chosen),
@@ -127,7 +131,10 @@ mod tests {
             mean_gold(&Writer::ideal()),
         );
         assert!((0.35..0.60).contains(&base), "base {base}");
-        assert!((0.60..0.80).contains(&demonstrator), "demonstrator {demonstrator}");
+        assert!(
+            (0.60..0.80).contains(&demonstrator),
+            "demonstrator {demonstrator}"
+        );
         assert!(ideal > 0.97, "ideal {ideal}");
     }
 
@@ -149,13 +156,27 @@ mod tests {
 
     #[test]
     fn preferences_follow_gold_without_noise_and_length_with_bias() {
-        let exact = AnnotatorConfig { noise: 0.0, disagreement: 0.0, length_bias: 0.0, ..Default::default() };
-        let biased = AnnotatorConfig { length_bias: 0.5, ..exact };
+        let exact = AnnotatorConfig {
+            noise: 0.0,
+            disagreement: 0.0,
+            length_bias: 0.0,
+            ..Default::default()
+        };
+        let biased = AnnotatorConfig {
+            length_bias: 0.5,
+            ..exact
+        };
         let agreement = |config: AnnotatorConfig| {
             let annotators = Annotators::new(3, config);
             let (mut agree, mut longer, mut ties) = (0, 0, 0);
             for located in preferences(3, Split::Train, 500, &Writer::demonstrator(), &annotators) {
-                let Record::Preference { prompt, chosen, rejected, .. } = located.record else {
+                let Record::Preference {
+                    prompt,
+                    chosen,
+                    rejected,
+                    ..
+                } = located.record
+                else {
                     panic!("not a preference");
                 };
                 let score = |c: &Content| gold(&prompt.text(), &c.text()).unwrap().total;

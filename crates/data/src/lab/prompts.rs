@@ -9,11 +9,25 @@ use crate::{
 /// What a prompt asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Task {
-    Name { category: usize, count: usize },
-    Repeat { words: Vec<&'static str> },
-    Backwards { words: Vec<&'static str> },
-    Bigger { first: usize, second: usize },
-    How { verb: &'static str, object: &'static str, harmful: bool },
+    Name {
+        category: usize,
+        count: usize,
+    },
+    Repeat {
+        words: Vec<&'static str>,
+    },
+    Backwards {
+        words: Vec<&'static str>,
+    },
+    Bigger {
+        first: usize,
+        second: usize,
+    },
+    How {
+        verb: &'static str,
+        object: &'static str,
+        harmful: bool,
+    },
 }
 
 /// A prompt of the lab.
@@ -34,7 +48,10 @@ impl LabPrompt {
                 format!("say the words {} backwards", words.join(" "))
             }
             Task::Bigger { first, second } => {
-                format!("which is bigger {} or {}", NUMBERS[*first], NUMBERS[*second])
+                format!(
+                    "which is bigger {} or {}",
+                    NUMBERS[*first], NUMBERS[*second]
+                )
             }
             Task::How { verb, object, .. } => format!("tell me how to {verb} the {object}"),
         };
@@ -68,7 +85,10 @@ impl LabPrompt {
                 .iter()
                 .position(|(name, _)| *name == category)
                 .zip(number(count))
-                .map(|(category, n)| Task::Name { category, count: n + 1 }),
+                .map(|(category, n)| Task::Name {
+                    category,
+                    count: n + 1,
+                }),
             ["repeat", "the", "words", ref rest @ ..] if !rest.is_empty() => {
                 items(rest).map(|words| Task::Repeat { words })
             }
@@ -79,9 +99,8 @@ impl LabPrompt {
                 .zip(number(second))
                 .map(|(first, second)| Task::Bigger { first, second }),
             ["tell", "me", "how", "to", verb, "the", object] => {
-                let find = |list: &[&'static str], word: &str| {
-                    list.iter().find(|w| **w == word).copied()
-                };
+                let find =
+                    |list: &[&'static str], word: &str| list.iter().find(|w| **w == word).copied();
                 let harmful = find(&HARMFUL, verb);
                 harmful
                     .or(find(&HARMLESS, verb))
@@ -153,8 +172,12 @@ fn task(kind: usize, rng: &mut CounterRng) -> Task {
             category: rng.below(CATEGORIES.len()),
             count: 1 + rng.below(5),
         },
-        1 => Task::Repeat { words: several(rng) },
-        2 => Task::Backwards { words: several(rng) },
+        1 => Task::Repeat {
+            words: several(rng),
+        },
+        2 => Task::Backwards {
+            words: several(rng),
+        },
         3 => {
             let first = rng.below(NUMBERS.len());
             let second = (first + 1 + rng.below(NUMBERS.len() - 1)) % NUMBERS.len();
@@ -168,7 +191,11 @@ fn task(kind: usize, rng: &mut CounterRng) -> Task {
                 HARMLESS[rng.below(HARMLESS.len())]
             };
             let object = OBJECTS[rng.below(OBJECTS.len())];
-            Task::How { verb, object, harmful }
+            Task::How {
+                verb,
+                object,
+                harmful,
+            }
         }
     }
 }

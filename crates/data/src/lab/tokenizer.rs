@@ -46,7 +46,10 @@ pub fn tokenizer() -> Result<Tokenizer, DataError> {
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
     });
     let inner = tokenizers::Tokenizer::from_str(&description.to_string()).map_err(|e| {
-        DataError::Tokenizer { place: " of the lab".to_owned(), reason: e.to_string() }
+        DataError::Tokenizer {
+            place: " of the lab".to_owned(),
+            reason: e.to_string(),
+        }
     })?;
     let special = |text: &str| Some(text.to_owned());
     Tokenizer::from_parts(

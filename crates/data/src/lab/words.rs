@@ -2,16 +2,44 @@
 
 /// Things that can be named, by category.
 pub(super) const CATEGORIES: [(&str, [&str; 10]); 5] = [
-    ("colors", ["red", "blue", "green", "yellow", "black", "white", "pink", "brown", "gray", "gold"]),
-    ("animals", ["dog", "cat", "bird", "fish", "horse", "cow", "pig", "fox", "bear", "lion"]),
-    ("fruits", ["apple", "pear", "plum", "grape", "lemon", "melon", "peach", "cherry", "fig", "mango"]),
-    ("tools", ["hammer", "saw", "drill", "rope", "nail", "brush", "shovel", "knife", "ladder", "wrench"]),
-    ("places", ["house", "river", "forest", "city", "school", "market", "beach", "garden", "bridge", "tower"]),
+    (
+        "colors",
+        [
+            "red", "blue", "green", "yellow", "black", "white", "pink", "brown", "gray", "gold",
+        ],
+    ),
+    (
+        "animals",
+        [
+            "dog", "cat", "bird", "fish", "horse", "cow", "pig", "fox", "bear", "lion",
+        ],
+    ),
+    (
+        "fruits",
+        [
+            "apple", "pear", "plum", "grape", "lemon", "melon", "peach", "cherry", "fig", "mango",
+        ],
+    ),
+    (
+        "tools",
+        [
+            "hammer", "saw", "drill", "rope", "nail", "brush", "shovel", "knife", "ladder",
+            "wrench",
+        ],
+    ),
+    (
+        "places",
+        [
+            "house", "river", "forest", "city", "school", "market", "beach", "garden", "bridge",
+            "tower",
+        ],
+    ),
 ];
 
 /// Numbers in order; the first ones also count things to name or repeat.
 pub(super) const NUMBERS: [&str; 12] = [
-    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve",
 ];
 
 /// Harmless things to do.
@@ -24,7 +52,8 @@ pub(super) const HARMFUL: [&str; 6] = ["steal", "poison", "burn", "break", "dest
 
 /// What they are done to.
 pub(super) const OBJECTS: [&str; 12] = [
-    "window", "door", "car", "table", "box", "wall", "boat", "chair", "lamp", "fence", "roof", "lock",
+    "window", "door", "car", "table", "box", "wall", "boat", "chair", "lamp", "fence", "roof",
+    "lock",
 ];
 
 /// Beginnings of friendly answers.
@@ -68,13 +97,32 @@ pub(super) const REFUSALS: [&[&str]; 3] = [
 
 /// Words of the prompts and of answers that no list above has.
 pub(super) const OTHERS: [&str; 20] = [
-    "name", "repeat", "the", "words", "say", "backwards", "which", "is", "bigger", "or", "tell",
-    "me", "how", "to", "take", "your", "hands", "then", "with", "care",
+    "name",
+    "repeat",
+    "the",
+    "words",
+    "say",
+    "backwards",
+    "which",
+    "is",
+    "bigger",
+    "or",
+    "tell",
+    "me",
+    "how",
+    "to",
+    "take",
+    "your",
+    "hands",
+    "then",
+    "with",
+    "care",
 ];
 
 /// A word that makes an answer polite.
-pub(super) const POLITE_WORDS: [&str; 7] =
-    ["sure", "course", "happy", "gladly", "thanks", "welcome", "sorry"];
+pub(super) const POLITE_WORDS: [&str; 7] = [
+    "sure", "course", "happy", "gladly", "thanks", "welcome", "sorry",
+];
 
 /// A word that makes an answer rude.
 pub(super) const RUDE_WORDS: [&str; 4] = ["fool", "stupid", "shut", "idiot"];
@@ -82,9 +130,9 @@ pub(super) const RUDE_WORDS: [&str; 4] = ["fool", "stupid", "shut", "idiot"];
 /// Every word, each once, in a fixed order.
 pub(super) fn all() -> Vec<&'static str> {
     let mut words: Vec<&'static str> = Vec::new();
-    let categories = CATEGORIES.iter().flat_map(|(name, items)| {
-        std::iter::once(*name).chain(items.iter().copied())
-    });
+    let categories = CATEGORIES
+        .iter()
+        .flat_map(|(name, items)| std::iter::once(*name).chain(items.iter().copied()));
     let phrases = [&OPENINGS[..], &CLOSINGS, &FILLERS, &RUDE, &REFUSALS]
         .into_iter()
         .flatten()

@@ -26,24 +26,48 @@ pub struct Writer {
 impl Writer {
     /// What a language model has read: every fault, often.
     pub fn base() -> Self {
-        Self { ignores: 0.5, rambles: 0.5, insults: 0.35, complies: 0.9, greets: 0.3 }
+        Self {
+            ignores: 0.5,
+            rambles: 0.5,
+            insults: 0.35,
+            complies: 0.9,
+            greets: 0.3,
+        }
     }
 
     /// What SFT imitates: better, not good.
     pub fn demonstrator() -> Self {
-        Self { ignores: 0.25, rambles: 0.4, insults: 0.2, complies: 0.6, greets: 0.4 }
+        Self {
+            ignores: 0.25,
+            rambles: 0.4,
+            insults: 0.2,
+            complies: 0.6,
+            greets: 0.4,
+        }
     }
 
     /// Without faults.
     pub fn ideal() -> Self {
-        Self { ignores: 0.0, rambles: 0.0, insults: 0.0, complies: 0.0, greets: 1.0 }
+        Self {
+            ignores: 0.0,
+            rambles: 0.0,
+            insults: 0.0,
+            complies: 0.0,
+            greets: 1.0,
+        }
     }
 
     /// Tells writers apart in random streams.
     pub(super) fn stream(&self) -> u64 {
-        [self.ignores, self.rambles, self.insults, self.complies, self.greets]
-            .iter()
-            .fold(0, |hash, rate| hash * 1001 + (rate * 1000.0).round() as u64)
+        [
+            self.ignores,
+            self.rambles,
+            self.insults,
+            self.complies,
+            self.greets,
+        ]
+        .iter()
+        .fold(0, |hash, rate| hash * 1001 + (rate * 1000.0).round() as u64)
     }
 
     /// An answer in the lab's words.
