@@ -31,10 +31,10 @@ pub(crate) struct TrainArguments {
     /// Set one field, for instance `--set ppo.kl_coef=0.1`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// cpu, wgpu or cuda[:n].
+    /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU.
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// The run folder [default: runs/<recipe>].
+    /// The run folder; `runs/` and the recipe if not given.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// The seed, before --set seed=N.

@@ -119,11 +119,11 @@ unsafe fn skinny_block(x: &[f32], rows: &[f32], inner: usize, out: *mut f32, out
     {
         match crate::simd::level() {
             // SAFETY: `level` detected the instruction set; the caller's promise for `out`.
-            crate::simd::Level::V4 if inner % 16 == 0 => {
+            crate::simd::Level::V4 if inner.is_multiple_of(16) => {
                 return unsafe { avx512::block(x, rows, inner, out, out_row) };
             }
             // SAFETY: as above.
-            crate::simd::Level::V3 if inner % 16 == 0 => {
+            crate::simd::Level::V3 if inner.is_multiple_of(16) => {
                 return unsafe { avx2::block(x, rows, inner, out, out_row) };
             }
             _ => {}

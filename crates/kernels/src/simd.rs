@@ -82,7 +82,7 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     let r = fma::<FMA>(n, -0.693_359_4, clamped);
     let r = fma::<FMA>(n, 2.121_944_4e-4, r);
     let mut p = 1.388_888_9e-3;
-    p = fma::<FMA>(p, r, 8.333_333_6e-3);
+    p = fma::<FMA>(p, r, 8.333_333e-3);
     p = fma::<FMA>(p, r, 4.166_666_8e-2);
     p = fma::<FMA>(p, r, 1.666_666_7e-1);
     p = fma::<FMA>(p, r, 0.5);

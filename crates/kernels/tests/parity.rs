@@ -24,7 +24,7 @@ fn leaf<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
 }
 
 fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    x.into_data().to_vec().unwrap()
+    x.into_data().iter::<f32>().collect()
 }
 
 fn close(name: &str, a: &[f32], b: &[f32], tolerance: f32) {

@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn what_one_member_cannot_score_is_unscorable() {
         let sum = Weighted {
-            members: vec![(1.0, contains("a")), (1.0, Box::new(LabGold))],
+            members: vec![(1.0, contains("red")), (1.0, Box::new(LabGold))],
         };
         let results = sum.score(&[
             item("write a poem", "a"),

@@ -174,7 +174,7 @@ impl Checkpoint {
         run: &RunFolder,
         stage: &str,
         device: &Device,
-    ) -> Result<(Option<(u64, Self)>, Vec<String>), TrainError> {
+    ) -> Result<(Found, Vec<String>), TrainError> {
         let mut skipped = Vec::new();
         for (_, path) in list(&run.path().join("checkpoints"), stage)
             .into_iter()
@@ -197,6 +197,9 @@ impl Checkpoint {
         Ok((None, skipped))
     }
 }
+
+/// A checkpoint and its step, if there is a whole one.
+pub type Found = Option<(u64, Checkpoint)>;
 
 /// Checkpoints of a stage, oldest first.
 fn list(root: &Path, stage: &str) -> Vec<(u64, PathBuf)> {

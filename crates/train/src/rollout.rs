@@ -34,7 +34,7 @@ impl Rollout {
 /// a resumed run draws the same.
 ///
 /// # Errors
-/// As [`togi_policy::generate`].
+/// As [`togi_policy::generate()`].
 pub fn rollouts(
     decoder: &Decoder,
     tokenizer: &Tokenizer,
