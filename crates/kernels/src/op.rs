@@ -63,10 +63,12 @@ pub(crate) fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
     if tensor.dtype() != DType::F32 {
         return false;
     }
-    matches!(
-        tensor.clone().into_dispatch().kind,
-        DispatchTensorKind::Flex(_)
-    )
+    match tensor.clone().into_dispatch().kind {
+        DispatchTensorKind::Flex(_) => true,
+        DispatchTensorKind::Autodiff(inner) => matches!(*inner, DispatchTensorKind::Flex(_)),
+        #[allow(unreachable_patterns)] // other backends, where they are compiled in
+        _ => false,
+    }
 }
 
 type Tape = Autodiff<Flex, NoCheckpointing>;
@@ -164,4 +166,21 @@ pub(crate) fn from_flex<const D: usize>(tensor: FlexTensor) -> Tensor<D> {
             BackendTensor::<Flex>::Float(tensor),
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    use super::on_cpu;
+
+    /// Were this false for tracked tensors, training would silently take the composed forms.
+    #[test]
+    fn the_fused_forms_serve_plain_and_tracked_tensors() {
+        let plain = Tensor::<2>::zeros([2, 2], &Device::flex());
+        let tracked = Tensor::<2>::zeros([2, 2], &Device::flex().autodiff()).require_grad();
+        assert!(on_cpu(&plain));
+        assert!(on_cpu(&tracked));
+        assert!(on_cpu(&(tracked * 2.0)));
+    }
 }
