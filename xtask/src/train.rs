@@ -3,21 +3,50 @@
 use std::{fs, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result};
+use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
+use togi_data::{LossOn, lab::Writer, tokenize};
 use togi_eval::{comparison::plain, report::Report};
+use togi_policy::{Policy, config::Head, config::ModelConfig, hf, source::Source};
+use togi_reward::{LabGold, Reward, RewardModel};
 use togi_train::{
-    RunFolder,
-    config::{resolve, to_toml},
+    Event, Observer, Row, RunFolder,
+    config::{RecipeConfig, resolve, to_toml},
+    data::{DataSource, LabRows, samples},
+    offline::{self, Objective, Stage},
+    ppo::{self, Models, PpoConfig, ValueInit},
+    preference::{Preference, PreferenceConfig, PreferenceLoss},
+    reward::{BradleyTerry, RewardConfig, with_score_head},
     rlhf::{self, RlhfConfig},
+    sft::{Sft, SftConfig},
 };
 
-use crate::{device, progress::Bars};
+use crate::{InputError, device, progress::Bars};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Recipe {
     /// SFT, reward model and PPO on the lab, and a comparison of what came out.
     Rlhf,
+    /// Supervised fine-tuning.
+    Sft,
+    /// A reward model from comparisons (Bradley-Terry).
+    Reward,
+    /// PPO against a reward.
+    Ppo,
+    /// Direct Preference Optimization; `loss.kind` offers its relatives.
+    Dpo,
+    /// Identity Preference Optimization.
+    Ipo,
+    /// SLiC-HF: sequence likelihood calibration.
+    Slic,
+}
+
+impl Recipe {
+    fn name(self) -> String {
+        self.to_possible_value()
+            .map_or(String::new(), |v| v.get_name().to_owned())
+    }
 }
 
 #[derive(Args)]
@@ -31,15 +60,30 @@ pub(crate) struct TrainArguments {
     /// Set one field, for instance `--set ppo.kl_coef=0.1`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
+    /// `lab`, a Hugging Face folder, or a run folder.
+    #[arg(long, value_name = "SRC", default_value = "lab")]
+    model: String,
+    /// `lab`, or files to train on: .jsonl, .jsonl.gz, .jsonl.zst, .parquet.
+    #[arg(long, value_name = "SRC", default_value = "lab")]
+    data: Vec<String>,
+    /// Held-out files; without them, a share of the training rows is held out.
+    #[arg(long, value_name = "FILE")]
+    valid: Vec<String>,
+    /// What scores answers (ppo): `lab`, or the folder or run folder of a reward model.
+    #[arg(long, value_name = "SRC", default_value = "lab")]
+    reward: String,
     /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU.
     #[arg(long, default_value = "cpu")]
     device: String,
     /// The run folder; `runs/` and the recipe if not given.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The seed, before --set seed=N.
+    /// The seed.
     #[arg(long)]
     seed: Option<u64>,
+    /// The number of updates (steps of rollouts for ppo).
+    #[arg(long)]
+    max_steps: Option<u64>,
     /// Go on with a run that was interrupted.
     #[arg(long)]
     resume: bool,
@@ -57,60 +101,384 @@ pub(crate) fn list() {
     }
 }
 
-pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
-    let started = Instant::now();
-    let device = device::parse(&arguments.device)?;
-    let mut settings = Vec::new();
-    settings.extend(arguments.seed.map(|seed| format!("seed={seed}")));
-    settings.extend(arguments.settings.iter().cloned());
-    let file = arguments.config.as_deref();
-    let mut bars = Bars::new();
-    match arguments.recipe {
-        Recipe::Rlhf => {
-            let config: RlhfConfig = resolve(&RlhfConfig::default(), file, &settings)?;
-            let out = arguments.out.clone().unwrap_or_else(|| "runs/rlhf".into());
-            let text = to_toml(&config)?;
-            let run = RunFolder::open(&out, &text, arguments.resume)?;
-            let outcome = rlhf::train(&run, &config, &device, &mut bars)?;
-            let gain = outcome.comparison.difference("gold reward", "PPO", "SFT")?;
-            println!("\n{}", plain(&outcome.comparison.table()?));
-            let summary = format!(
-                "PPO's gold reward is {:+.3} over SFT's (95% interval {:+.3} to {:+.3}, paired over {} prompts).",
-                gain.value, gain.low, gain.high, config.eval_prompts
-            );
-            println!("{summary}");
-            let report = Report {
-                title: "RLHF on the lab".to_owned(),
-                summary,
-                comparison: Some(outcome.comparison),
-                metrics: read_metrics(&run)?,
-                config: text,
-                environment: environment(&arguments.device),
-            };
-            let path = run.path().join("report.html");
-            fs::write(&path, report.html()?).with_context(|| path.display().to_string())?;
-            println!(
-                "Model: {}\nReport: {}\nTime: {:.0} s",
-                run.model().display(),
-                path.display(),
-                started.elapsed().as_secs_f64()
-            );
-        }
-    }
-    Ok(())
+/// A run that is set up: folder, device, and who is told.
+struct Session {
+    recipe: String,
+    run: RunFolder,
+    config: String,
+    device: Device,
+    bars: Bars,
+    started: Instant,
 }
 
-fn environment(device: &str) -> Vec<(String, String)> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    vec![
-        ("Togi".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("Device".to_owned(), device.to_owned()),
-        (
-            "System".to_owned(),
-            format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-        ),
-        ("Threads".to_owned(), threads.to_string()),
-    ]
+impl TrainArguments {
+    fn resolve<C: RecipeConfig>(&self, defaults: &C) -> Result<C> {
+        let mut settings = Vec::new();
+        settings.extend(self.seed.map(|seed| format!("seed={seed}")));
+        if let Some(steps) = self.max_steps {
+            settings.push(match self.recipe {
+                Recipe::Rlhf => {
+                    let text = "--max-steps: rlhf has several stages; use for instance \
+                                --set ppo.max_steps=N";
+                    return Err(InputError(text.to_owned()).into());
+                }
+                Recipe::Ppo => format!("max_steps={steps}"),
+                _ => format!("train.max_steps={steps}"),
+            });
+        }
+        settings.extend(self.settings.iter().cloned());
+        Ok(resolve(defaults, self.config.as_deref(), &settings)?)
+    }
+
+    /// Opens the run folder. Its `config.toml` says where model and data came from too, as a
+    /// comment, so that a resumed run with others is refused.
+    fn open<C: RecipeConfig>(&self, config: &C) -> Result<Session> {
+        let recipe = self.recipe.name();
+        let out = self
+            .out
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("runs").join(&recipe));
+        let mut text = format!("# cargo xtask train {recipe}");
+        if self.recipe != Recipe::Rlhf {
+            text.push_str(&format!(
+                " --model {} --data {}",
+                self.model,
+                self.data.join(" --data ")
+            ));
+            for file in &self.valid {
+                text.push_str(&format!(" --valid {file}"));
+            }
+            if self.recipe == Recipe::Ppo {
+                text.push_str(&format!(" --reward {}", self.reward));
+            }
+        }
+        text.push('\n');
+        text.push_str(&to_toml(config)?);
+        let run = RunFolder::open(&out, &text, self.resume)?;
+        Ok(Session {
+            recipe,
+            run,
+            config: text,
+            device: device::parse(&self.device)?,
+            bars: Bars::new(),
+            started: Instant::now(),
+        })
+    }
+
+    fn source(&self) -> Result<DataSource> {
+        if self.data == ["lab"] {
+            if self.valid.is_empty() {
+                return Ok(DataSource::Lab);
+            }
+            return Err(InputError("--valid goes with --data FILE".to_owned()).into());
+        }
+        if self.data.iter().any(|d| d == "lab") {
+            return Err(InputError("--data lab cannot be mixed with files".to_owned()).into());
+        }
+        Ok(DataSource::Files {
+            train: self.data.clone(),
+            valid: self.valid.clone(),
+        })
+    }
+
+    fn load(&self, device: &Device, seed: u64) -> Result<Policy> {
+        Ok(Source::parse(&self.model)?.load(device, seed)?)
+    }
+}
+
+pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
+    // A device that is not there is said before a folder is made.
+    device::parse(&arguments.device)?;
+    match arguments.recipe {
+        Recipe::Rlhf => run_rlhf(arguments),
+        Recipe::Sft => run_sft(arguments),
+        Recipe::Reward => run_reward(arguments),
+        Recipe::Ppo => run_ppo(arguments),
+        Recipe::Dpo => run_preference(arguments, &PreferenceConfig::default()),
+        Recipe::Ipo => {
+            let loss = PreferenceLoss::IpoSummed { tau: 0.1 };
+            run_preference(arguments, &PreferenceConfig::with(loss))
+        }
+        Recipe::Slic => {
+            let loss = PreferenceLoss::SlicHf {
+                delta: 1.0,
+                lambda: 0.1,
+            };
+            run_preference(arguments, &PreferenceConfig::with(loss))
+        }
+    }
+}
+
+fn run_rlhf(arguments: &TrainArguments) -> Result<()> {
+    if arguments.model != "lab" || arguments.data != ["lab"] {
+        let text = "rlhf runs on the lab; with a model and data of your own run the stages one \
+                    by one: train sft, train reward, train ppo";
+        return Err(InputError(text.to_owned()).into());
+    }
+    let config: RlhfConfig = arguments.resolve(&RlhfConfig::default())?;
+    let mut session = arguments.open(&config)?;
+    let outcome = rlhf::train(&session.run, &config, &session.device, &mut session.bars)?;
+    let gain = outcome.comparison.difference("gold reward", "PPO", "SFT")?;
+    println!("\n{}", plain(&outcome.comparison.table()?));
+    let summary = format!(
+        "PPO's gold reward is {:+.3} over SFT's (95% interval {:+.3} to {:+.3}, paired over {} \
+         prompts).",
+        gain.value, gain.low, gain.high, config.eval_prompts
+    );
+    println!("{summary}");
+    session.finish(Report {
+        title: "RLHF on the lab".to_owned(),
+        summary,
+        comparison: Some(outcome.comparison),
+        ..Report::default()
+    })
+}
+
+fn run_sft(arguments: &TrainArguments) -> Result<()> {
+    let config: SftConfig = arguments.resolve(&SftConfig::default())?;
+    let source = arguments.source()?;
+    let mut session = arguments.open(&config)?;
+    let mut policy = arguments.load(&session.device, config.seed)?;
+    if let Some(lora) = &config.lora {
+        policy.decoder.add_lora(lora.clone(), config.seed)?;
+    }
+    let options = config.data.options(config.loss_on);
+    let rows = LabRows::Answers(Writer::demonstrator());
+    let tokenizer = &policy.tokenizer;
+    let data = samples(
+        &source,
+        rows,
+        &config.data,
+        config.seed,
+        tokenizer,
+        &options,
+        tokenize::sft,
+    )?;
+    session.bars.on(Event::Message(&data.summary));
+    let objective = Sft {
+        train: &data.train,
+        valid: &data.valid,
+    };
+    let last = session.learn(
+        &mut policy,
+        &objective,
+        &config.optim,
+        &config.train,
+        config.seed,
+    )?;
+    session.finish_offline(policy, last)
+}
+
+fn run_reward(arguments: &TrainArguments) -> Result<()> {
+    let config: RewardConfig = arguments.resolve(&RewardConfig::default())?;
+    let source = arguments.source()?;
+    let mut session = arguments.open(&config)?;
+    let mut policy = arguments.load(&session.device, config.seed)?;
+    policy.decoder = with_score_head(&policy.decoder, Some(config.seed))?;
+    if let Some(lora) = &config.lora {
+        policy.decoder.add_lora(lora.clone(), config.seed)?;
+    }
+    let options = config.data.options(LossOn::Completion);
+    let rows = LabRows::Preferences(config.annotators);
+    let tokenizer = &policy.tokenizer;
+    let data = samples(
+        &source,
+        rows,
+        &config.data,
+        config.seed,
+        tokenizer,
+        &options,
+        tokenize::pair,
+    )?;
+    session.bars.on(Event::Message(&data.summary));
+    let objective = BradleyTerry {
+        train: &data.train,
+        valid: &data.valid,
+        centering: config.centering,
+        use_margin: config.use_margin,
+    };
+    let last = session.learn(
+        &mut policy,
+        &objective,
+        &config.optim,
+        &config.train,
+        config.seed,
+    )?;
+    session.finish_offline(policy, last)
+}
+
+fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Result<()> {
+    let config: PreferenceConfig = arguments.resolve(defaults)?;
+    let source = arguments.source()?;
+    let mut session = arguments.open(&config)?;
+    let mut policy = arguments.load(&session.device, config.seed)?;
+    let options = config.data.options(LossOn::Completion);
+    let rows = LabRows::Preferences(config.annotators);
+    let tokenizer = &policy.tokenizer;
+    let data = samples(
+        &source,
+        rows,
+        &config.data,
+        config.seed,
+        tokenizer,
+        &options,
+        tokenize::pair,
+    )?;
+    session.bars.on(Event::Message(&data.summary));
+    let objective = Preference::new(&data.train, &data.valid, config.loss, &policy.decoder);
+    if let Some(lora) = &config.lora {
+        policy.decoder.add_lora(lora.clone(), config.seed)?;
+    }
+    let last = session.learn(
+        &mut policy,
+        &objective,
+        &config.optim,
+        &config.train,
+        config.seed,
+    )?;
+    session.finish_offline(policy, last)
+}
+
+fn run_ppo(arguments: &TrainArguments) -> Result<()> {
+    let config: PpoConfig = arguments.resolve(&PpoConfig::default())?;
+    let source = arguments.source()?;
+    let mut session = arguments.open(&config)?;
+    let mut policy = arguments.load(&session.device, config.seed)?;
+    let scorer = if arguments.reward == "lab" {
+        None
+    } else {
+        let model = Source::parse(&arguments.reward)?.load(&session.device, config.seed)?;
+        if ModelConfig::head_of(&model.decoder.params) != Head::Score {
+            let text = format!(
+                "--reward {}: is a language model, not a reward model (no score.weight); train \
+                 one with `cargo xtask train reward`",
+                arguments.reward
+            );
+            return Err(InputError(text).into());
+        }
+        if model.decoder.config.vocab_size != policy.decoder.config.vocab_size {
+            let text = format!(
+                "--reward {}: its vocabulary of {} is not the policy's of {}",
+                arguments.reward, model.decoder.config.vocab_size, policy.decoder.config.vocab_size
+            );
+            return Err(InputError(text).into());
+        }
+        Some(model.decoder)
+    };
+    let mut value = match (&scorer, config.value_init) {
+        (Some(decoder), ValueInit::RewardModel) => decoder.clone(),
+        _ => with_score_head(&policy.decoder, None)?,
+    };
+    let reward: Box<dyn Reward> = match scorer {
+        Some(decoder) => Box::new(RewardModel::new(decoder, config.micro_batch_size)),
+        None => Box::new(LabGold),
+    };
+    let reference = policy.decoder.clone();
+    if let Some(lora) = &config.lora {
+        policy.decoder.add_lora(lora.clone(), config.seed)?;
+    }
+    let options = config.data.options(LossOn::Completion);
+    let tokenizer = &policy.tokenizer;
+    let rows = LabRows::Prompts;
+    let data = samples(
+        &source,
+        rows,
+        &config.data,
+        config.seed,
+        tokenizer,
+        &options,
+        tokenize::prompt,
+    )?;
+    session.bars.on(Event::Message(&data.summary));
+    let mut models = Models {
+        policy: &mut policy.decoder,
+        reference: &reference,
+        value: &mut value,
+        reward: &*reward,
+        tokenizer,
+    };
+    let Session {
+        recipe, run, bars, ..
+    } = &mut session;
+    let mut stage = Stage {
+        name: recipe,
+        run,
+        seed: config.seed,
+        observer: bars,
+    };
+    ppo::train(&mut stage, &mut models, &data.train, &config)?;
+    session.finish_offline(policy, None)
+}
+
+impl Session {
+    fn learn(
+        &mut self,
+        policy: &mut Policy,
+        objective: &impl Objective,
+        optim: &togi_train::config::OptimSection,
+        train: &togi_train::config::LoopSection,
+        seed: u64,
+    ) -> Result<Option<Row>> {
+        let Self {
+            recipe, run, bars, ..
+        } = self;
+        let mut stage = Stage {
+            name: recipe,
+            run,
+            seed,
+            observer: bars,
+        };
+        Ok(offline::train(
+            &mut stage,
+            &mut policy.decoder,
+            objective,
+            optim,
+            train,
+        )?)
+    }
+
+    /// Saves the model, an adapter folded in, and the report.
+    fn finish_offline(self, mut policy: Policy, last: Option<Row>) -> Result<()> {
+        policy.decoder.merge_lora();
+        hf::save(&policy, &self.run.model())?;
+        let summary = last.map_or(String::new(), |row| {
+            let shown: Vec<String> = row
+                .iter()
+                .map(|(name, value)| format!("{name} {value:.4}"))
+                .collect();
+            shown.join(", ")
+        });
+        let title = format!("train {}", self.recipe);
+        self.finish(Report {
+            title,
+            summary,
+            ..Report::default()
+        })
+    }
+
+    fn finish(self, report: Report) -> Result<()> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
+        let report = Report {
+            metrics: read_metrics(&self.run)?,
+            config: self.config,
+            environment: vec![
+                ("Togi".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+                ("System".to_owned(), system),
+                ("Threads".to_owned(), threads.to_string()),
+            ],
+            ..report
+        };
+        let path = self.run.path().join("report.html");
+        fs::write(&path, report.html()?).with_context(|| path.display().to_string())?;
+        println!(
+            "Model: {}\nReport: {}\nTime: {:.0} s",
+            self.run.model().display(),
+            path.display(),
+            self.started.elapsed().as_secs_f64()
+        );
+        Ok(())
+    }
 }
 
 fn read_metrics(run: &RunFolder) -> Result<Vec<Map<String, Value>>> {

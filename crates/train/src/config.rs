@@ -113,7 +113,8 @@ impl Default for DataSection {
 }
 
 impl DataSection {
-    pub(crate) fn options(&self, loss_on: LossOn) -> TokenizeOptions {
+    /// How rows become samples.
+    pub fn options(&self, loss_on: LossOn) -> TokenizeOptions {
         TokenizeOptions {
             max_length: self.max_length,
             over_long: self.over_long,

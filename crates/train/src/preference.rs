@@ -1,7 +1,9 @@
 //! Preference optimisation without a reward model: DPO and its relatives, IPO, SLiC-HF.
 //!
-//! Reference log-probabilities are computed once, before training, since the reference is the
-//! model that training starts from.
+//! The reference is the model that training starts from; its log-probabilities are computed once a
+//! pair and kept.
+
+use std::cell::RefCell;
 
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -176,47 +178,52 @@ pub struct Preference<'a> {
     train: &'a [PairSample],
     valid: &'a [PairSample],
     loss: PreferenceLoss,
-    /// `(chosen, rejected)` log-probabilities under the reference, of training and held-out pairs.
-    reference: [Vec<(f32, f32)>; 2],
+    reference: Decoder,
+    /// `(chosen, rejected)` log-probabilities under the reference, of training pairs and of
+    /// held-out ones: each is computed when it is first needed, and kept.
+    known: [RefCell<Vec<Option<(f32, f32)>>>; 2],
 }
 
 impl<'a> Preference<'a> {
-    /// Scores the pairs under the reference, where the loss needs one.
-    ///
-    /// # Errors
-    /// When the model refuses a pair.
+    /// The objective with the model that training starts from as the reference.
     pub fn new(
         train: &'a [PairSample],
         valid: &'a [PairSample],
         loss: PreferenceLoss,
         reference: &Decoder,
-    ) -> Result<Self, TrainError> {
-        let score = |pairs: &[PairSample]| -> Result<Vec<(f32, f32)>, TrainError> {
-            if !loss.needs_reference() {
-                return Ok(vec![(0.0, 0.0); pairs.len()]);
-            }
-            let weights = reference.frozen();
-            let mut all = Vec::with_capacity(pairs.len());
-            for part in pairs.chunks(EVAL_PART / 2) {
-                let part: Vec<&PairSample> = part.iter().collect();
-                let logps = pair_logps(reference, &weights, &part)?;
-                let (chosen, rejected) = (host(&logps.chosen), host(&logps.rejected));
-                all.extend(
-                    chosen
-                        .iter()
-                        .zip(rejected)
-                        .map(|(c, r)| (*c as f32, r as f32)),
-                );
-            }
-            Ok(all)
-        };
-        let reference = [score(train)?, score(valid)?];
-        Ok(Self {
+    ) -> Self {
+        let known = [train, valid].map(|pairs| RefCell::new(vec![None; pairs.len()]));
+        Self {
             train,
             valid,
             loss,
-            reference,
-        })
+            reference: reference.clone(),
+            known,
+        }
+    }
+
+    /// Log-probabilities of the pairs of these numbers under the reference; zeros for a loss
+    /// without one.
+    fn reference(&self, set: usize, numbers: &[usize]) -> Result<Vec<(f32, f32)>, TrainError> {
+        if !self.loss.needs_reference() {
+            return Ok(vec![(0.0, 0.0); numbers.len()]);
+        }
+        let mut known = self.known[set].borrow_mut();
+        let missing: Vec<usize> = numbers
+            .iter()
+            .copied()
+            .filter(|i| known[*i].is_none())
+            .collect();
+        if !missing.is_empty() {
+            let all = [self.train, self.valid][set];
+            let pairs: Vec<&PairSample> = missing.iter().map(|i| &all[*i]).collect();
+            let logps = pair_logps(&self.reference, &self.reference.frozen(), &pairs)?;
+            let sides = host(&logps.chosen).into_iter().zip(host(&logps.rejected));
+            for (number, (chosen, rejected)) in missing.into_iter().zip(sides) {
+                known[number] = Some((chosen as f32, rejected as f32));
+            }
+        }
+        Ok(numbers.iter().filter_map(|i| known[*i]).collect())
     }
 
     /// Loss a pair, and implicit rewards of both sides.
@@ -306,7 +313,7 @@ impl Objective for Preference<'_> {
         denominator: f64,
     ) -> Result<(Tensor<1>, Row), TrainError> {
         let pairs: Vec<&PairSample> = part.iter().map(|i| &self.train[*i]).collect();
-        let reference: Vec<_> = part.iter().map(|i| self.reference[0][*i]).collect();
+        let reference = self.reference(0, part)?;
         let [losses, chosen, rejected] = self.score(decoder, weights, &pairs, &reference)?;
         let loss = Normalisation::Sequence { denominator }.sequences(losses)?;
         let mut row = Row::default();
@@ -323,10 +330,11 @@ impl Objective for Preference<'_> {
         let weights = decoder.frozen();
         let denominator = pairs.len() as f64;
         let mut row = Row::default();
-        let size = EVAL_PART / 2;
-        for (part, reference) in pairs.chunks(size).zip(self.reference[1].chunks(size)) {
-            let [losses, chosen, rejected] =
-                self.score(decoder, &weights, part, &reference[..part.len()])?;
+        let numbers: Vec<usize> = (0..pairs.len()).collect();
+        for numbers in numbers.chunks(EVAL_PART / 2) {
+            let reference = self.reference(1, numbers)?;
+            let part = &pairs[numbers[0]..numbers[0] + numbers.len()];
+            let [losses, chosen, rejected] = self.score(decoder, &weights, part, &reference)?;
             row.add("loss", host(&losses).iter().sum::<f64>() / denominator);
             log_pairs(&mut row, &host(&chosen), &host(&rejected), denominator);
         }
