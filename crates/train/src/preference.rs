@@ -172,6 +172,9 @@ impl RecipeConfig for PreferenceConfig {
     }
 }
 
+/// `(chosen, rejected)`, once computed.
+type Known = Option<(f32, f32)>;
+
 /// The objective over tokenised pairs.
 #[derive(Debug)]
 pub struct Preference<'a> {
@@ -181,7 +184,7 @@ pub struct Preference<'a> {
     reference: Decoder,
     /// `(chosen, rejected)` log-probabilities under the reference, of training pairs and of
     /// held-out ones: each is computed when it is first needed, and kept.
-    known: [RefCell<Vec<Option<(f32, f32)>>>; 2],
+    known: [RefCell<Vec<Known>>; 2],
 }
 
 impl<'a> Preference<'a> {
