@@ -23,7 +23,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run a training recipe.
-    Train(train::TrainArguments),
+    Train(Box<train::TrainArguments>),
     /// List the recipes.
     Recipes,
 }
