@@ -14,12 +14,20 @@ pub enum DataError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A row is wrong.
+    /// A row can be read but not used.
     #[error("{place}: {reason}")]
     Row {
         /// File and line.
         place: String,
         /// What is wrong, and with which field.
+        reason: String,
+    },
+    /// A row cannot be read: bad JSON, or no object.
+    #[error("{place}: {reason}")]
+    Malformed {
+        /// File and line.
+        place: String,
+        /// What is wrong, and where in the line.
         reason: String,
     },
     /// A file as a whole is wrong.
@@ -55,6 +63,13 @@ pub enum DataError {
 impl DataError {
     pub(crate) fn row(place: &str, reason: impl Into<String>) -> Self {
         Self::Row {
+            place: place.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn malformed(place: &str, reason: impl Into<String>) -> Self {
+        Self::Malformed {
             place: place.to_owned(),
             reason: reason.into(),
         }

@@ -52,11 +52,11 @@ pub(crate) fn rows(
             }
             Ok(other) => {
                 let reason = format!("is {} where one JSON object is expected", kind(&other));
-                return Err(DataError::row(&place, reason));
+                return Err(DataError::malformed(&place, reason));
             }
             Err(e) => {
                 let reason = format!("column {}: {}", e.column(), without_position(&e));
-                return Err(DataError::row(&place, reason));
+                return Err(DataError::malformed(&place, reason));
             }
         }
     }
@@ -66,7 +66,7 @@ pub(crate) fn rows(
 fn array(path: &Path, text: &[u8], first: usize, sink: &mut Sink<'_>) -> Result<(), DataError> {
     let items: Vec<Value> = serde_json::from_slice(text).map_err(|e| {
         let place = format!("{}:{}", path.display(), first + e.line().saturating_sub(1));
-        DataError::row(
+        DataError::malformed(
             &place,
             format!("column {}: {}", e.column(), without_position(&e)),
         )
@@ -81,7 +81,7 @@ fn array(path: &Path, text: &[u8], first: usize, sink: &mut Sink<'_>) -> Result<
             }
             other => {
                 let reason = format!("is {} where a JSON object is expected", kind(&other));
-                return Err(DataError::row(&place, reason));
+                return Err(DataError::malformed(&place, reason));
             }
         }
     }

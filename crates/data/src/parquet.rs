@@ -59,7 +59,8 @@ fn read(path: &Path, file: File, sink: &mut Sink<'_>) -> Result<(), DataError> {
     let rows = reader.get_row_iter(Some(projection)).map_err(wrong)?;
     for (index, row) in rows.enumerate() {
         let place = format!("{}: row {}", path.display(), index + 1);
-        let row = row.map_err(|e| DataError::row(&place, format!("{e} (is the file whole?)")))?;
+        let row =
+            row.map_err(|e| DataError::malformed(&place, format!("{e} (is the file whole?)")))?;
         let mut fields = Row::new();
         for (name, field) in row.get_column_iter() {
             let value = json(field)

@@ -147,6 +147,21 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// Makes a tokenizer of what a `tokenizer.json` holds; `place` names its origin in errors.
+    ///
+    /// # Errors
+    /// When it is malformed, the template is not valid or a special token is not in the vocabulary.
+    pub fn from_json(
+        json: &Value,
+        place: &str,
+        template: Option<String>,
+        special: SpecialTokens,
+    ) -> Result<Self, DataError> {
+        let inner = json.to_string().parse::<tokenizers::Tokenizer>();
+        let inner = inner.map_err(|e| error(Path::new(place), e))?;
+        Self::from_parts(inner, template, special)
+    }
+
     /// Joins a tokenizer with its template and special tokens.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use togi_data::{HhAs, LossOn, OverLong, TokenizeOptions};
+use togi_data::{BadRows, HhAs, LossOn, OverLong, TokenizeOptions};
 use toml::{Table, Value};
 
 use crate::{error::TrainError, schedule::Schedule};
@@ -92,6 +92,8 @@ pub struct DataSection {
     pub max_length: usize,
     /// What happens to longer ones.
     pub over_long: OverLong,
+    /// What happens to rows that cannot be used: empty or equal answers, missing fields.
+    pub bad_rows: BadRows,
     /// How HH dialogues are shown to the model.
     pub hh: HhAs,
     /// Share of the rows that is held out, where there is no file of its own for it.
@@ -105,6 +107,7 @@ impl Default for DataSection {
         Self {
             max_length: 512,
             over_long: OverLong::Error,
+            bad_rows: BadRows::Error,
             hh: HhAs::Text,
             valid_fraction: 0.05,
             lab_rows: 4000,

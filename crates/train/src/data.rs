@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use togi_data::{
-    DataError, Located, TokenizeOptions, Tokenizer,
+    BadRows, DataError, LoadOptions, Located, TokenizeOptions, Tokenizer,
     batch::Order,
     lab::{self, AnnotatorConfig, Annotators, Split, Writer},
 };
@@ -60,6 +60,7 @@ pub fn samples<T>(
     tokenize: impl Fn(&Located, &Tokenizer, &TokenizeOptions) -> Result<Option<T>, DataError>,
 ) -> Result<Samples<T>, TrainError> {
     let mut layout = "lab".to_owned();
+    let mut skipped: Vec<String> = Vec::new();
     let (train, valid) = match source {
         DataSource::Lab => {
             let held_out = ((section.lab_rows as f64 * section.valid_fraction) as usize).max(64);
@@ -69,18 +70,23 @@ pub fn samples<T>(
             )
         }
         DataSource::Files { train, valid } => {
-            let read =
-                |files: &[String], layout: &mut String| -> Result<Vec<Located>, TrainError> {
-                    let mut rows = Vec::new();
-                    for file in files {
-                        let dataset = togi_data::load(Path::new(file))?;
-                        *layout = dataset.layout.columns().to_owned();
-                        rows.extend(dataset.records);
-                    }
-                    Ok(rows)
-                };
-            let mut rows = read(train, &mut layout)?;
-            let mut held_out = read(valid, &mut layout)?;
+            let load = LoadOptions {
+                bad_rows: section.bad_rows,
+                ..LoadOptions::default()
+            };
+            let mut read = |files: &[String]| -> Result<Vec<Located>, TrainError> {
+                let mut rows = Vec::new();
+                for file in files {
+                    let dataset = togi_data::load_with(Path::new(file), &load).map_err(advised)?;
+                    dataset.layout.columns().clone_into(&mut layout);
+                    let why = dataset.skipped.iter();
+                    skipped.extend(why.map(|row| format!("{}: {}", row.place, row.reason)));
+                    rows.extend(dataset.records);
+                }
+                Ok(rows)
+            };
+            let mut rows = read(train)?;
+            let mut held_out = read(valid)?;
             if valid.is_empty() {
                 // Which rows are held out is a matter of the seed, not of their order.
                 let count = (rows.len() as f64 * section.valid_fraction) as usize;
@@ -93,21 +99,36 @@ pub fn samples<T>(
             (rows, held_out)
         }
     };
-    let rows = train.len();
-    let convert = |rows: Vec<Located>| -> Result<Vec<T>, TrainError> {
+    let mut too_long = 0;
+    let mut convert = |rows: Vec<Located>| -> Result<Vec<T>, TrainError> {
         let mut all = Vec::with_capacity(rows.len());
         for row in &rows {
-            all.extend(tokenize(row, tokenizer, options)?);
+            match tokenize(row, tokenizer, options) {
+                Ok(Some(sample)) => all.push(sample),
+                Ok(None) => too_long += 1,
+                Err(DataError::Row { place, reason }) if section.bad_rows == BadRows::Skip => {
+                    skipped.push(format!("{place}: {reason}"));
+                }
+                Err(error) => return Err(advised(error)),
+            }
         }
         Ok(all)
     };
     let (train, valid) = (convert(train)?, convert(valid)?);
-    let summary = format!(
-        "{layout}: {} training samples ({} too long, left out), {} held out",
+    let mut summary = format!(
+        "{layout}: {} training samples, {} held out, {too_long} too long and left out",
         train.len(),
-        rows - train.len(),
         valid.len()
     );
+    if !skipped.is_empty() {
+        summary.push_str(&format!(", {} bad rows skipped:", skipped.len()));
+        for row in skipped.iter().take(SHOWN) {
+            summary.push_str(&format!("\n  {row}"));
+        }
+        if skipped.len() > SHOWN {
+            summary.push_str(&format!("\n  and {} more", skipped.len() - SHOWN));
+        }
+    }
     if train.is_empty() {
         let reason = format!("no sample to train on: {summary}; raise data.max_length?");
         return Err(TrainError::config("data", reason));
@@ -117,6 +138,23 @@ pub fn samples<T>(
         valid,
         summary,
     })
+}
+
+/// Skipped rows that are listed one by one.
+const SHOWN: usize = 5;
+
+/// Says what to do about a row that cannot be used.
+fn advised(error: DataError) -> TrainError {
+    match error {
+        DataError::Row { place, reason } => DataError::Row {
+            place,
+            reason: format!(
+                "{reason} (mend the row, or leave such rows out with --set data.bad_rows=skip)"
+            ),
+        }
+        .into(),
+        other => other.into(),
+    }
 }
 
 fn lab_rows(wanted: LabRows, seed: u64, split: Split, count: usize) -> Vec<Located> {

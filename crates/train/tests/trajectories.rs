@@ -1,0 +1,172 @@
+//! Twenty steps of SFT, DPO and its relatives, and of a reward model, beside TRL's
+//! (tools/golden/trajectories.py): same data, order, model and optimiser.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use serde_json::{Value, json};
+use togi_data::{Located, LossOn, TokenizeOptions, Tokenizer, batch::Order, tokenize};
+use togi_policy::{Decoder, decoder::SCORE_HEAD, hf};
+use togi_train::{
+    Event, Observer, RunFolder,
+    config::{DataSection, LoopSection, OptimSection},
+    offline::{self, Objective, Stage},
+    preference::{Preference, PreferenceLoss},
+    reward::{BradleyTerry, with_score_head},
+    schedule::Schedule,
+    sft::Sft,
+};
+
+const STEPS: u64 = 20;
+const SEED: u64 = 7;
+
+fn golden() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/trajectories.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn fixture() -> togi_policy::Policy {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/tests/fixtures/llama");
+    hf::load(&folder, &Device::flex()).unwrap()
+}
+
+/// The golden rows as samples, placed so that our shuffled order meets them in file order.
+fn samples<T>(
+    golden: &Value,
+    record: impl Fn(&Value) -> Value,
+    layout: impl Fn(&Located, &Tokenizer, &TokenizeOptions) -> Result<Option<T>, togi_data::DataError>,
+) -> Vec<T> {
+    let tokenizer = fixture().tokenizer;
+    let options = DataSection::default().options(LossOn::Completion);
+    let rows = golden["rows"].as_array().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rows.jsonl");
+    let lines: Vec<String> = rows.iter().map(|row| record(row).to_string()).collect();
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let records = togi_data::load(&file).unwrap().records;
+    let size = golden["batch"].as_u64().unwrap() as usize;
+    let mut order = Order::new(SEED, rows.len());
+    let mut placed: Vec<Option<T>> = rows.iter().map(|_| None).collect();
+    let mut next = 0;
+    for step in 0..STEPS {
+        for place in order.batch(step, size) {
+            placed[place] = layout(&records[next], &tokenizer, &options).unwrap();
+            next += 1;
+        }
+    }
+    placed.into_iter().map(Option::unwrap).collect()
+}
+
+struct Steps(Vec<(f64, f64)>);
+
+impl Observer for Steps {
+    fn on(&mut self, event: Event<'_>) {
+        if let Event::Step { row, .. } = event {
+            let value = |name| row.get(name).unwrap();
+            self.0.push((value("loss"), value("grad_norm")));
+        }
+    }
+}
+
+fn follows(name: &str, golden: &Value, decoder: &mut Decoder, objective: &impl Objective) {
+    // The result must not depend on how a batch is cut.
+    for micro_batch_size in [4, 3, 1] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::open(&folder.path().join("run"), "", false).unwrap();
+        let mut steps = Steps(Vec::new());
+        let mut stage = Stage {
+            name,
+            run: &run,
+            seed: SEED,
+            observer: &mut steps,
+        };
+        let optim = OptimSection {
+            learning_rate: golden["learning_rate"].as_f64().unwrap(),
+            schedule: Schedule::Constant,
+            ..OptimSection::default()
+        };
+        let config = LoopSection {
+            max_steps: STEPS,
+            batch_size: 4,
+            micro_batch_size,
+            ..LoopSection::default()
+        };
+        let mut decoder = decoder.clone();
+        offline::train(&mut stage, &mut decoder, objective, &optim, &config).unwrap();
+        let theirs = golden[name].as_array().unwrap();
+        assert_eq!(steps.0.len(), theirs.len());
+        for (step, ((loss, norm), theirs)) in steps.0.iter().zip(theirs).enumerate() {
+            let (their_loss, their_norm) = (
+                theirs["loss"].as_f64().unwrap(),
+                theirs["grad_norm"].as_f64().unwrap(),
+            );
+            assert!(
+                (loss - their_loss).abs() <= 1e-4,
+                "{name}, step {step}, micro-batch {micro_batch_size}: loss {loss}, TRL has {their_loss}"
+            );
+            assert!(
+                (norm / their_norm - 1.0).abs() <= 1e-3,
+                "{name}, step {step}, micro-batch {micro_batch_size}: gradient norm {norm}, TRL has {their_norm}"
+            );
+        }
+    }
+}
+
+#[test]
+fn preference_optimisation_follows_trl() {
+    let golden = golden();
+    let pairs = samples(&golden, Value::clone, tokenize::pair);
+    let losses = [
+        (
+            "dpo_sigmoid",
+            PreferenceLoss::Sigmoid {
+                beta: 0.1,
+                label_smoothing: 0.0,
+            },
+        ),
+        ("dpo_hinge", PreferenceLoss::Hinge { beta: 0.1 }),
+        ("dpo_ipo", PreferenceLoss::IpoTokenAveraged { tau: 0.1 }),
+    ];
+    for (name, loss) in losses {
+        let mut decoder = fixture().decoder;
+        let objective = Preference::new(&pairs, &[], loss, &decoder.clone());
+        follows(name, &golden, &mut decoder, &objective);
+    }
+}
+
+#[test]
+fn sft_follows_trl() {
+    let golden = golden();
+    let row = |row: &Value| json!({"prompt": row["prompt"], "completion": row["chosen"]});
+    let train = samples(&golden, row, tokenize::sft);
+    let mut decoder = fixture().decoder;
+    let objective = Sft {
+        train: &train,
+        valid: &[],
+    };
+    follows("sft", &golden, &mut decoder, &objective);
+}
+
+#[test]
+fn a_reward_model_follows_trl() {
+    let golden = golden();
+    let pairs = samples(&golden, Value::clone, tokenize::pair);
+    let mut decoder = with_score_head(&fixture().decoder, None).unwrap();
+    let score: Vec<f32> = golden["score"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|x| x.as_f64().unwrap() as f32)
+        .collect();
+    let count = score.len();
+    let device = decoder.device().clone();
+    decoder.params.get_mut(SCORE_HEAD).unwrap().tensor =
+        Tensor::from_data(TensorData::new(score, [count]), &device);
+    let objective = BradleyTerry {
+        train: &pairs,
+        valid: &[],
+        centering: 0.0,
+        use_margin: false,
+    };
+    follows("reward", &golden, &mut decoder, &objective);
+}

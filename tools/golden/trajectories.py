@@ -1,0 +1,71 @@
+"""Twenty training steps of TRL on a tiny model: loss and gradient norm of each step.
+
+Run with the packages of requirements.txt:
+python trajectories.py ../../crates/policy/tests/fixtures/llama ../../crates/train/tests/golden
+Rows are taken in file order, four a step; float32, AdamW, constant learning rate, norm clipped at 1.
+"""
+
+import json, os, random, sys, tempfile
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+import torch
+from datasets import Dataset
+from transformers import (AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback)
+from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+
+fixture, out = sys.argv[1:]
+os.makedirs(out, exist_ok=True)
+STEPS, BATCH = 20, 4
+random.seed(0)
+words = lambda low, high: " ".join(f"w{random.randint(3, 95)}" for _ in range(random.randint(low, high)))
+rows = [dict(prompt=words(2, 9), chosen=" " + words(1, 8), rejected=" " + words(1, 8)) for _ in range(STEPS * BATCH)]
+tokenizer = AutoTokenizer.from_pretrained(fixture)
+shared = dict(per_device_train_batch_size=BATCH, max_steps=STEPS, logging_steps=1, report_to=[], use_cpu=True, bf16=False,
+              gradient_checkpointing=False, save_strategy="no", disable_tqdm=True, learning_rate=2e-3,
+              lr_scheduler_type="constant", max_grad_norm=1.0, seed=0, output_dir=tempfile.mkdtemp())
+
+
+class Record(TrainerCallback):
+    def __init__(self):
+        self.steps = []
+
+    def on_log(self, args, state, control, logs=None, **_):
+        if "loss" in logs:
+            self.steps.append({k: float(logs[k]) for k in ("loss", "grad_norm", "rewards/margins", "margin") if k in logs})
+
+
+def run(Trainer, model, args, data):
+    class InOrder(Trainer):
+        def _get_train_sampler(self, *_, **__):
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+        # The logged loss is rounded to four digits: keep it whole.
+        def log(self, logs, *rest, **named):
+            super().log(logs, *rest, **named)
+
+        def compute_loss(self, *arguments, **named):
+            loss = super().compute_loss(*arguments, **named)
+            exact.append((loss[0] if isinstance(loss, tuple) else loss).item())
+            return loss
+
+    exact, record = [], Record()
+    trainer = InOrder(model=model, args=args, train_dataset=Dataset.from_list(data), processing_class=tokenizer)
+    trainer.add_callback(record)
+    trainer.train()
+    return [dict(step, loss=loss) for step, loss in zip(record.steps, exact, strict=True)]
+
+
+causal = lambda: AutoModelForCausalLM.from_pretrained(fixture, dtype=torch.float32)
+result = dict(rows=rows, learning_rate=2e-3, batch=BATCH)
+for loss in ("sigmoid", "hinge", "ipo"):
+    result[f"dpo_{loss}"] = run(DPOTrainer, causal(), DPOConfig(**shared, beta=0.1, loss_type=[loss]), rows)
+result["sft"] = run(SFTTrainer, causal(), SFTConfig(**shared), [dict(prompt=r["prompt"], completion=r["chosen"]) for r in rows])
+torch.manual_seed(0)
+model = AutoModelForSequenceClassification.from_pretrained(fixture, num_labels=1, dtype=torch.float32)
+with torch.no_grad():
+    model.score.weight.copy_(torch.randn(1, 32) / 33**0.5)
+result["score"] = model.score.weight[0].tolist()
+result["reward"] = run(RewardTrainer, model, RewardConfig(**shared), rows)
+json.dump(result, open(os.path.join(out, "trajectories.json"), "w"))
+for name in ("dpo_sigmoid", "dpo_hinge", "dpo_ipo", "sft", "reward"):
+    print(name, result[name][0], result[name][-1])
