@@ -8,17 +8,15 @@ use crate::{decoder::Decoder, error::PolicyError};
 
 /// Which layers get an adapter, and of what rank.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
     /// Rank.
     pub r: usize,
     /// The branch is scaled by `alpha / r`.
     pub alpha: f64,
     /// Dropout on the branch's input during training.
-    #[serde(default)]
     pub dropout: f64,
     /// Last parts of the names of the linear layers that are adapted, such as `q_proj`.
-    #[serde(default = "all_linear")]
     pub target_modules: Vec<String>,
 }
 
@@ -33,8 +31,15 @@ pub const ALL_LINEAR: [&str; 7] = [
     "down_proj",
 ];
 
-fn all_linear() -> Vec<String> {
-    ALL_LINEAR.map(str::to_owned).to_vec()
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            r: 16,
+            alpha: 32.0,
+            dropout: 0.0,
+            target_modules: ALL_LINEAR.map(str::to_owned).to_vec(),
+        }
+    }
 }
 
 impl LoraConfig {

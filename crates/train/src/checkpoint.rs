@@ -194,6 +194,9 @@ impl Checkpoint {
                 Err(reason) => skipped.push(format!("{}: {reason}", path.display())),
             }
         }
+        for name in GROWING {
+            run.cut_stage(name, stage)?;
+        }
         Ok((None, skipped))
     }
 }

@@ -30,11 +30,7 @@ impl RunFolder {
             reason,
         };
         let stored = path.join("config.toml");
-        let used = path.is_dir()
-            && fs::read_dir(path)
-                .map_err(TrainError::io(path))?
-                .next()
-                .is_some();
+        let used = path.is_dir() && begun(path).map_err(TrainError::io(path))?;
         if path.exists() && !path.is_dir() {
             return Err(folder("is not a folder".to_owned()));
         }
@@ -120,6 +116,46 @@ impl RunFolder {
             .map_err(TrainError::io(&path))?;
         file.set_len(length).map_err(TrainError::io(&path))
     }
+
+    /// Cuts a file back to before the first row of a stage: what a run wrote that was killed
+    /// before the stage's first checkpoint.
+    ///
+    /// # Errors
+    /// When the file cannot be read or cut.
+    pub fn cut_stage(&self, name: &str, stage: &str) -> Result<(), TrainError> {
+        let path = self.path.join(name);
+        if !path.exists() {
+            return Ok(());
+        }
+        let bytes = fs::read(&path).map_err(TrainError::io(&path))?;
+        let mut kept = 0;
+        for line in bytes.split_inclusive(|b| *b == b'\n') {
+            // A line that is not whole was being written when the run was killed.
+            let row: Result<Value, _> = serde_json::from_slice(line);
+            if row.map_or(true, |row| row["stage"] == stage) {
+                break;
+            }
+            kept += line.len();
+        }
+        self.cut(name, kept as u64)
+    }
+}
+
+/// True if a folder holds more than what a run leaves that was killed before its `config.toml`
+/// was written.
+fn begun(path: &Path) -> std::io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let first_traces = match entry.file_name().to_str() {
+            Some(".lock" | "config.new") => true,
+            Some("checkpoints") => fs::read_dir(entry.path())?.next().is_none(),
+            _ => false,
+        };
+        if !first_traces {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn first_difference(old: &str, new: &str) -> Option<(String, String)> {

@@ -1,0 +1,287 @@
+//! Values and gradients against PyTorch in float64 (`tools/golden/rl_algos.py`).
+
+use std::collections::HashMap;
+
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+use serde_json::Value;
+use togi_rl_algos::{
+    Normalisation, PairLogps, bradley_terry, dpo, gae, ipo,
+    kl::{KlController, KlEstimator, kl_per_token},
+    ppo, sft, slic, whiten,
+};
+
+const TOLERANCE: f64 = 1e-5;
+
+fn list(value: &Value) -> Vec<f64> {
+    let numbers = value.as_array().expect("a list");
+    numbers
+        .iter()
+        .map(|x| x.as_f64().expect("a number"))
+        .collect()
+}
+
+fn table(value: &Value) -> HashMap<String, Vec<f64>> {
+    let object = value.as_object().expect("an object");
+    object.iter().map(|(k, v)| (k.clone(), list(v))).collect()
+}
+
+fn host(x: Tensor<1>) -> Vec<f64> {
+    x.into_data().iter::<f64>().collect()
+}
+
+fn flat(values: &[f64]) -> Tensor<1> {
+    let values: Vec<f32> = values.iter().map(|x| *x as f32).collect();
+    let shape = [values.len()];
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex().autodiff())
+}
+
+/// One case; every input is a leaf, so that what must take no gradient is seen to take none.
+struct Case<'a> {
+    json: &'a Value,
+    leaves: HashMap<String, Tensor<1>>,
+}
+
+impl Case<'_> {
+    fn scalar(&self, name: &str) -> f64 {
+        self.json["scalars"][name].as_f64().expect("a scalar")
+    }
+
+    fn v(&self, name: &str) -> Tensor<1> {
+        self.leaves[name].clone()
+    }
+
+    fn m(&self, name: &str) -> Tensor<2> {
+        let shape = list(&self.json["shape"]);
+        self.v(name).reshape([shape[0] as usize, shape[1] as usize])
+    }
+
+    fn mask(&self) -> Tensor<2, Bool> {
+        let rows = self.json["mask"].as_array().expect("a mask");
+        let flags: Vec<bool> = rows
+            .iter()
+            .flat_map(|row| row.as_array().expect("a row"))
+            .map(|flag| flag.as_bool().expect("a flag"))
+            .collect();
+        let shape = [rows.len(), flags.len() / rows.len()];
+        Tensor::from_data(TensorData::new(flags, shape), &Device::flex().autodiff())
+    }
+
+    fn pairs(&self, prefix: &str) -> PairLogps {
+        PairLogps {
+            chosen: self.v(&format!("{prefix}chosen")),
+            rejected: self.v(&format!("{prefix}rejected")),
+        }
+    }
+
+    fn outputs(
+        &self,
+        function: &str,
+    ) -> Result<Vec<(&'static str, Tensor<1>)>, togi_rl_algos::AlgoError> {
+        let one = |name, x: Tensor<1>| vec![(name, x)];
+        let grid = |name, x: Tensor<2>| vec![(name, x.flatten(0, 1))];
+        let (policy, reference) = (|| self.pairs(""), || self.pairs("ref_"));
+        let kl = |k| kl_per_token(&self.m("logps"), &self.m("old"), k);
+        Ok(match function {
+            "dpo_sigmoid" => one(
+                "loss",
+                dpo::sigmoid_loss(
+                    &policy(),
+                    &reference(),
+                    self.scalar("beta"),
+                    self.scalar("e"),
+                )?,
+            ),
+            "dpo_robust" => one(
+                "loss",
+                dpo::robust_loss(
+                    &policy(),
+                    &reference(),
+                    self.scalar("beta"),
+                    self.scalar("e"),
+                )?,
+            ),
+            "dpo_hinge" => one(
+                "loss",
+                dpo::hinge_loss(&policy(), &reference(), self.scalar("beta"))?,
+            ),
+            "implicit_rewards" => {
+                let (chosen, rejected) =
+                    dpo::implicit_rewards(&policy(), &reference(), self.scalar("beta"))?;
+                vec![("chosen", chosen), ("rejected", rejected)]
+            }
+            "ipo_summed" => one(
+                "loss",
+                ipo::summed_loss(&policy(), &reference(), self.scalar("tau"))?,
+            ),
+            "ipo_averaged" => one(
+                "loss",
+                ipo::token_averaged_loss(
+                    &policy(),
+                    &reference(),
+                    &self.v("n_chosen"),
+                    &self.v("n_rejected"),
+                    self.scalar("tau"),
+                )?,
+            ),
+            "slic_hf" => one(
+                "loss",
+                slic::slic_hf_loss(
+                    &policy(),
+                    &self.v("target"),
+                    self.scalar("delta"),
+                    self.scalar("lam"),
+                )?,
+            ),
+            "bradley_terry" => {
+                let margin = self.leaves.get("margin");
+                one(
+                    "loss",
+                    bradley_terry::bradley_terry_loss(
+                        &self.v("chosen"),
+                        &self.v("rejected"),
+                        margin,
+                        self.scalar("c"),
+                    )?,
+                )
+            }
+            "kl_k1" => grid("kl", kl(KlEstimator::K1)?),
+            "kl_k2" => grid("kl", kl(KlEstimator::K2)?),
+            "kl_k3" => grid("kl", kl(KlEstimator::K3)?),
+            "policy_loss" => {
+                let (low, high) = (self.scalar("low"), self.scalar("high"));
+                let (logps, old, advantages) =
+                    (self.m("logps"), self.m("old"), self.m("advantages"));
+                let out = if low == high {
+                    ppo::policy_loss(&logps, &old, &advantages, &self.mask(), low)?
+                } else {
+                    let clip = ppo::ClipRange { low, high };
+                    ppo::asymmetric_policy_loss(&logps, &old, &advantages, &self.mask(), clip)?
+                };
+                [
+                    ("loss", out.loss),
+                    ("ratio", out.ratio),
+                    ("approx_kl", out.approx_kl),
+                    ("clipped", out.clipped),
+                ]
+                .map(|(name, x)| (name, x.flatten(0, 1)))
+                .into()
+            }
+            "value_loss" => grid(
+                "loss",
+                ppo::value_loss(
+                    &self.m("values"),
+                    &self.m("old"),
+                    &self.m("returns"),
+                    &self.mask(),
+                    self.scalar("eps"),
+                )?,
+            ),
+            "gae" => {
+                let out = gae::gae(
+                    &self.m("rewards"),
+                    &self.m("values"),
+                    &self.mask(),
+                    self.scalar("gamma"),
+                    self.scalar("lam"),
+                )?;
+                vec![
+                    ("advantages", out.advantages.flatten(0, 1)),
+                    ("returns", out.returns.flatten(0, 1)),
+                ]
+            }
+            "whiten" if self.scalar("keep") == 0.0 => {
+                grid("out", whiten::whiten(&self.m("x"), &self.mask())?)
+            }
+            "whiten" => grid("out", whiten::whiten_keep_mean(&self.m("x"), &self.mask())?),
+            "token_rewards" => {
+                let scores = self.m("scores");
+                let [batch, time] = scores.dims();
+                let scores = scores.narrow(1, time - 1, 1).reshape([batch]);
+                grid(
+                    "rewards",
+                    ppo::token_rewards(&scores, &self.m("kl"), &self.mask(), self.scalar("coef"))?,
+                )
+            }
+            "nll" => grid("loss", sft::nll_loss(&self.m("logps"), &self.mask())?),
+            "weighted_nll" => grid(
+                "loss",
+                sft::weighted_nll_loss(&self.m("logps"), &self.m("weights"), &self.mask())?,
+            ),
+            "mean_token" | "mean_sequence" => {
+                let denominator = self.scalar("denominator");
+                let by = match function {
+                    "mean_token" => Normalisation::Token { denominator },
+                    _ => Normalisation::Sequence { denominator },
+                };
+                one("out", by.tokens(self.m("logps"), &self.mask())?)
+            }
+            "kl_controller" => {
+                let controller = KlController::Adaptive {
+                    target: self.scalar("target"),
+                    horizon: self.scalar("horizon"),
+                };
+                let mut coef = self.scalar("coef");
+                let mut coefs = Vec::new();
+                for kl in list(&self.json["inputs"]["kl"]) {
+                    coef = controller.update(coef, kl, self.scalar("n") as usize)?;
+                    coefs.push(coef);
+                }
+                one("coef", flat(&coefs))
+            }
+            other => panic!("no function {other}"),
+        })
+    }
+}
+
+/// The largest error in units of `1 + |expected|`.
+fn compare(name: &str, found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len(), "{name}: length");
+    let errors = found.iter().zip(expected).enumerate().map(|(i, (x, y))| {
+        let error = (x - y).abs() / (1.0 + y.abs());
+        assert!(error <= TOLERANCE, "{name}[{i}]: {x}, expected {y}");
+        error
+    });
+    errors.fold(0.0, f64::max)
+}
+
+#[test]
+fn values_and_gradients_are_those_of_pytorch() {
+    let cases: Value = serde_json::from_str(include_str!("golden/rl_algos.json")).expect("JSON");
+    let mut worst = HashMap::<String, [f64; 2]>::new();
+    for (index, json) in cases.as_array().expect("cases").iter().enumerate() {
+        let function = json["fn"].as_str().expect("a name");
+        let inputs = table(&json["inputs"]);
+        let leaves = inputs
+            .iter()
+            .map(|(k, v)| (k.clone(), flat(v).require_grad()))
+            .collect();
+        let case = Case { json, leaves };
+        let name = format!("case {index}, {function} {}", json["scalars"]);
+        let outputs = case
+            .outputs(function)
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (expected, weights) = (table(&json["outputs"]), table(&json["weights"]));
+        assert_eq!(outputs.len(), expected.len(), "{name}: outputs");
+        let worst = worst.entry(function.to_owned()).or_default();
+        let mut total = flat(&[0.0]);
+        for (key, out) in outputs {
+            let label = format!("{name}: {key}");
+            worst[0] = worst[0].max(compare(&label, &host(out.clone()), &expected[key]));
+            total = total + (out * flat(&weights[key])).sum();
+        }
+        let gradients = table(&json["gradients"]);
+        if gradients.is_empty() {
+            continue;
+        }
+        let found = total.backward();
+        for (key, leaf) in &case.leaves {
+            let label = format!("{name}: gradient of {key}");
+            match (gradients.get(key), leaf.grad(&found)) {
+                (Some(y), Some(x)) => worst[1] = worst[1].max(compare(&label, &host(x), y)),
+                (None, None) => {}
+                (expected, _) => panic!("{label}: a gradient is expected: {}", expected.is_some()),
+            }
+        }
+    }
+    println!("largest errors of values and gradients: {worst:#?}");
+}

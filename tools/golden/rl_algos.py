@@ -1,0 +1,153 @@
+"""Values and gradients of the objectives of togi-rl-algos, from the papers' equations in float64.
+
+python rl_algos.py ../../crates/rl-algos/tests/golden/rl_algos.json [ppo_trainer.py of TRL 1.12, cross-checked]
+A case: function, scalars, inputs (float32 numbers), weights, outputs, and the gradients of
+sum(weight * output) over all outputs with respect to the inputs that are differentiated.
+"""
+
+import ast, json, random, sys, torch
+
+rng, cases = random.Random(7), []
+log = lambda x: torch.nn.functional.logsigmoid(x)
+numbers = lambda n, lo, hi: [round(rng.uniform(lo, hi), 4) for _ in range(n)]
+
+
+def case(fn, inputs, f, grads=(), mask=None, shape=None, **scalars):
+    """`inputs`: name -> flat numbers; `f` maps float64 tensors to name -> tensor."""
+    x = {k: torch.tensor(v, dtype=torch.float32).double().reshape(shape or [-1]) for k, v in inputs.items()}
+    for k in grads:
+        x[k].requires_grad_()
+    m = None if mask is None else torch.tensor(mask)
+    out = f(**x) if m is None else f(**x, mask=m)
+    w = {k: numbers(v.numel(), -1, 1) for k, v in out.items()}
+    if grads:
+        sum((torch.tensor(w[k]).float().double() * v.reshape(-1)).sum() for k, v in out.items()).backward()
+    flat = lambda t: [float(f"{v:.10g}") for v in t.detach().reshape(-1).tolist()]
+    cases.append(dict(fn=fn, shape=list(shape or [len(next(iter(inputs.values())))]), scalars=scalars, inputs=inputs,
+                      mask=mask, weights=w, outputs={k: flat(v) for k, v in out.items()},
+                      gradients={k: flat(x[k].grad) for k in grads}))
+
+
+# Preference pairs, [batch].
+POLICY = ("chosen", "rejected")
+
+
+def pairs(n, extreme):
+    p = {k: numbers(n, -20, -1) for k in ("chosen", "rejected", "ref_chosen", "ref_rejected")}
+    if extreme:  # log-ratios of +-40, and a pair that equals its reference
+        p["chosen"][:3], p["ref_chosen"][:3] = [-0.5, -40.5, -3.0], [-40.5, -0.5, -3.0]
+        p["rejected"][:3], p["ref_rejected"][:3] = [-40.0, -0.25, -7.0], [0.0, -40.25, -7.0]
+    return p
+
+
+s = lambda x: (x["chosen"] - x["ref_chosen"], x["rejected"] - x["ref_rejected"])
+h = lambda x: s(x)[0] - s(x)[1]
+for n, extreme, beta in [(1, False, 0.1), (4, True, 0.1), (7, True, 1.5)]:
+    p = pairs(n, extreme)
+    for e in (0.0, 0.1, 0.5):
+        case("dpo_sigmoid", p, lambda **x: dict(loss=-(1 - e) * log(beta * h(x)) - e * log(-beta * h(x))), POLICY, beta=beta, e=e)
+    for e in (0.0, 0.1, 0.4):
+        robust = lambda **x: dict(loss=(-(1 - e) * log(beta * h(x)) + e * log(-beta * h(x))) / (1 - 2 * e))
+        case("dpo_robust", p, robust, POLICY, beta=beta, e=e)
+    case("dpo_hinge", p, lambda **x: dict(loss=torch.relu(1 - beta * h(x))), POLICY, beta=beta)
+    case("implicit_rewards", p, lambda **x: dict(chosen=beta * s(x)[0], rejected=beta * s(x)[1]), beta=beta)
+    case("ipo_summed", p, lambda **x: dict(loss=(h(x) - 1 / (2 * beta)) ** 2), POLICY, tau=beta)
+    counts = {k: [rng.randint(1, 9) for _ in range(n)] for k in ("n_chosen", "n_rejected")}
+    averaged = lambda **x: dict(loss=(s(x)[0] / x["n_chosen"] - s(x)[1] / x["n_rejected"] - 1 / (2 * beta)) ** 2)
+    case("ipo_averaged", p | counts, averaged, POLICY, tau=beta)
+    slic = lambda chosen, rejected, target: dict(loss=torch.relu(beta * 10 - chosen + rejected) - 0.3 * target)
+    scored = {k: p[k] for k in POLICY}
+    case("slic_hf", scored | dict(target=numbers(n, -20, 0)), slic, (*POLICY, "target"), delta=beta * 10, lam=0.3)
+    for margin, c in [(False, 0.0), (False, 0.01), (True, 0.0), (True, 0.1)]:
+        bt = lambda chosen, rejected, margin=0: dict(loss=-log(chosen - rejected - margin) + c * (chosen + rejected) ** 2)
+        case("bradley_terry", scored | (dict(margin=numbers(n, 0, 3)) if margin else {}), bt, POLICY, c=c)
+
+# Tokens, [batch, time], true where a token counts.
+K = dict(k1=lambda l: l, k2=lambda l: l * l / 2, k3=lambda l: torch.expm1(-l) + l)
+trl = {}
+if len(sys.argv) > 2:
+    tree = ast.parse(open(sys.argv[2]).read())
+    tree.body = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name in ("masked_mean", "masked_var", "masked_whiten")]
+    exec(compile(tree, "trl", "exec"), dict(torch=torch), trl)
+    for f in trl.values():
+        f.__globals__.update(trl)
+
+
+def gae(rewards, values, mask, gamma, lam):
+    """The definition: A_t = sum over k of (gamma lambda)^k delta_{t+k}."""
+    A = torch.zeros_like(rewards)
+    for b, n in enumerate(mask.sum(1).tolist()):
+        V = torch.cat([values[b, :n], torch.zeros(1).double()])
+        delta = rewards[b, :n] + gamma * V[1:] - V[:-1]
+        for t in range(n):
+            A[b, t] = sum((gamma * lam) ** k * delta[t + k] for k in range(n - t))
+    return dict(advantages=A, returns=(A + values) * mask)
+
+
+def whiten(x, mask, keep):
+    v = x[mask]
+    var = v.var() if len(v) > 1 else torch.zeros(()).double()
+    out = (x - v.mean()) / (var + 1e-8).sqrt() + (v.mean() if keep else 0)
+    if trl and len(v) > 1:
+        assert torch.allclose(out[mask], trl["masked_whiten"](x, mask, shift_mean=not keep)[mask], atol=1e-9)
+    return dict(out=out * mask)
+
+
+def rewards(scores, kl, mask, coef):
+    R = -coef * kl * mask
+    for b, n in enumerate(mask.sum(1).tolist()):
+        R[b, n - 1] += scores[b, 0]
+    return dict(rewards=R)
+
+
+def policy_loss(logps, old, advantages, mask, low, high):
+    ratio = (logps - old).exp()
+    plain, bound = -advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high)
+    return dict(loss=torch.maximum(plain, bound) * mask, ratio=torch.where(mask, ratio, 1.0).detach(),
+                approx_kl=((logps - old) ** 2 / 2 * mask).detach(), clipped=((bound > plain) & mask).double())
+
+
+for lens, T in [([1], 1), ([5], 5), ([3], 6), ([1, 4, 6, 2], 6)]:
+    B, N = len(lens), len(lens) * T
+    shape, mask = [B, T], [[t < n for t in range(T)] for n in lens]
+    token = lambda lo, hi: numbers(N, lo, hi)
+    near = dict(logps=token(-6, 0))
+    near["old"] = [round(v + rng.uniform(-0.6, 0.6), 4) for v in near["logps"]]
+    far = dict(logps=token(-9, 0))
+    far["old"] = [round(v + rng.choice([-40, -3, 0, 0.01, 3, 40]), 4) for v in far["logps"]]
+    for p in (near, far):
+        for k, f in K.items():
+            case("kl_" + k, p, lambda logps, old: dict(kl=f(logps - old)), ("logps",), shape=shape)
+        for low, high in [(0.2, 0.2), (0.2, 0.28)]:
+            case("policy_loss", p | dict(advantages=token(-2, 2)), lambda **x: policy_loss(**x, low=low, high=high),
+                 ("logps",), mask, shape, low=low, high=high)
+    v = dict(values=token(-2, 2), returns=token(-3, 3))
+    v["old"] = [round(x + rng.uniform(-0.5, 0.5), 4) for x in v["values"]]
+    value = lambda values, returns, old, mask: dict(loss=0.5 * mask * torch.maximum(
+        (values - returns) ** 2, (torch.clamp(values, old - 0.2, old + 0.2) - returns) ** 2))
+    case("value_loss", v, value, ("values",), mask, shape, eps=0.2)
+    for gamma, lam in [(1.0, 0.95), (1.0, 1.0), (0.9, 0.5), (0.99, 0.0), (0.0, 1.0)]:
+        case("gae", dict(rewards=token(-2, 2), values=token(-2, 2)), lambda **x: gae(**x, gamma=gamma, lam=lam), (), mask,
+             shape, gamma=gamma, lam=lam)
+    for scale, keep in [(1, 0), (1, 1), (40, 0), (40, 1)]:
+        case("whiten", dict(x=token(-scale, 2 * scale)), lambda **x: whiten(**x, keep=keep), (), mask, shape, keep=keep)
+    scores = [v for v in numbers(B, -3, 3) for _ in range(T)]
+    case("token_rewards", dict(scores=scores, kl=token(-1, 40)), lambda **x: rewards(**x, coef=0.05), (), mask, shape, coef=0.05)
+    y, w = dict(logps=token(-40, 0)), dict(weights=token(0, 2))
+    case("nll", y, lambda logps, mask: dict(loss=-logps * mask), ("logps",), mask, shape)
+    case("weighted_nll", y | w, lambda logps, weights, mask: dict(loss=-logps * weights * mask), ("logps",), mask, shape)
+    d = 11.0
+    case("mean_token", y, lambda logps, mask: dict(out=(logps * mask).sum() / d), ("logps",), mask, shape, denominator=d)
+    case("mean_sequence", y, lambda logps, mask: dict(out=((logps * mask).sum(1) / mask.sum(1)).sum() / d), ("logps",),
+         mask, shape, denominator=d)
+
+# Adaptive KL (lm-human-preferences): the weight after each of a series of batches.
+kls, coefs, coef = [0.0, 3.0, 5.5, 6.0, 6.5, 40.0, -1.0, 7.1], [], 0.15
+for kl in kls:
+    coef *= 1 + min(max(kl / 6 - 1, -0.2), 0.2) * 256 / 10000
+    coefs.append(coef)
+case("kl_controller", dict(kl=kls), lambda kl: dict(coef=torch.tensor(coefs).double()), coef=0.15, target=6.0, horizon=10000.0, n=256)
+cases[-1]["outputs"]["coef"] = coefs
+
+json.dump(cases, open(sys.argv[1], "w"), separators=(",", ":"))
+print(len(cases), "cases")
