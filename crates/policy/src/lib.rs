@@ -4,6 +4,7 @@ pub mod config;
 pub mod decoder;
 pub mod error;
 pub mod generate;
+pub mod gguf;
 pub mod hf;
 pub mod log_probs;
 pub mod lora;

@@ -9,7 +9,7 @@ use crate::{
     config::{Family, Head, ModelConfig, RopeScaling},
     decoder::Decoder,
     error::PolicyError,
-    hf,
+    gguf, hf,
     params::Params,
 };
 
@@ -22,10 +22,12 @@ pub enum Source {
     Folder(PathBuf),
     /// A run folder: the model in its `model/`.
     Run(PathBuf),
+    /// A GGUF file.
+    Gguf(PathBuf),
 }
 
 impl Source {
-    /// Reads a source: `lab`, or the path of a Hugging Face folder or a run folder.
+    /// Reads a source: `lab`, or the path of a Hugging Face folder, a run folder or a GGUF file.
     ///
     /// # Errors
     /// When there is nothing of this kind at the path.
@@ -40,11 +42,17 @@ impl Source {
         if path.join("model").join("config.json").is_file() {
             return Ok(Self::Run(path.to_owned()));
         }
+        let is_gguf = path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
+        if is_gguf && path.is_file() {
+            return Ok(Self::Gguf(path.to_owned()));
+        }
         let reason = if path.exists() {
             "is neither a Hugging Face folder (no config.json) nor a finished run folder (no \
-             model/config.json)"
+             model/config.json) nor a .gguf file"
         } else {
-            "does not exist; a model is `lab`, a Hugging Face folder or a run folder"
+            "does not exist; a model is `lab`, a Hugging Face folder, a run folder or a .gguf file"
         };
         Err(PolicyError::Source {
             spec: spec.to_owned(),
@@ -55,12 +63,13 @@ impl Source {
     /// Loads the model; the lab's is drawn from `seed`.
     ///
     /// # Errors
-    /// As [`hf::load`].
+    /// As [`hf::load`] and [`gguf::load`].
     pub fn load(&self, device: &Device, seed: u64) -> Result<Policy, PolicyError> {
         match self {
             Self::Lab => lab(device, seed),
             Self::Folder(folder) => hf::load(folder, device),
             Self::Run(folder) => hf::load(&folder.join("model"), device),
+            Self::Gguf(path) => gguf::load(path, device),
         }
     }
 }
