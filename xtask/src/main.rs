@@ -1,12 +1,17 @@
 //! Togi's command line: `cargo xtask <command>`.
 
 mod device;
+mod export;
+mod fetch;
+mod generate;
+mod inspect;
 mod progress;
 mod train;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use togi_data::DataError;
 use togi_policy::PolicyError;
 use togi_train::TrainError;
 
@@ -26,6 +31,16 @@ enum Command {
     Train(Box<train::TrainArguments>),
     /// List the recipes.
     Recipes,
+    /// Show what a recipe would train on: samples as tokens, lengths, configuration, memory.
+    Inspect(Box<inspect::InspectArguments>),
+    /// Bring a model to this machine.
+    Fetch(fetch::FetchArguments),
+    /// Complete prompts.
+    Generate(generate::GenerateArguments),
+    /// Talk with a model.
+    Chat(generate::ChatArguments),
+    /// Write a model as a folder that other programs read.
+    Export(export::ExportArguments),
 }
 
 /// A mistake of the user's that the command line itself finds.
@@ -48,6 +63,11 @@ fn main() -> ExitCode {
             train::list();
             Ok(())
         }
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Fetch(arguments) => fetch::run(&arguments),
+        Command::Generate(arguments) => generate::generate(&arguments),
+        Command::Chat(arguments) => generate::chat(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -62,10 +82,11 @@ fn main() -> ExitCode {
                 }
             }
             let input = error
-                .downcast_ref::<TrainError>()
-                .is_some_and(TrainError::is_input)
-                || error.is::<PolicyError>()
-                || error.is::<InputError>();
+                .downcast_ref()
+                .map(TrainError::is_input)
+                .or_else(|| error.downcast_ref().map(PolicyError::is_input))
+                .or_else(|| error.downcast_ref().map(DataError::is_input))
+                .unwrap_or(error.is::<InputError>());
             ExitCode::from(if input { 2 } else { 1 })
         }
     }

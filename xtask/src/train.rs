@@ -8,16 +8,17 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 use togi_data::{LossOn, lab::Writer, tokenize};
 use togi_eval::{comparison::plain, report::Report};
-use togi_policy::{Policy, config::Head, config::ModelConfig, hf, source::Source};
+use togi_policy::{Policy, adapter, config::Head, config::ModelConfig, hf, source::Source};
 use togi_reward::{LabGold, Reward, RewardModel};
 use togi_train::{
     Event, Observer, Row, RunFolder,
     config::{RecipeConfig, resolve, to_toml},
     data::{DataSource, LabRows, samples},
+    memory,
     offline::{self, Objective, Stage},
     ppo::{self, Models, PpoConfig, ValueInit},
     preference::{Preference, PreferenceConfig, PreferenceLoss},
-    reward::{BradleyTerry, RewardConfig, with_score_head},
+    reward::{BradleyTerry, RewardConfig},
     rlhf::{self, RlhfConfig},
     sft::{Sft, SftConfig},
 };
@@ -25,7 +26,7 @@ use togi_train::{
 use crate::{InputError, device, progress::Bars};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Recipe {
+pub(crate) enum Recipe {
     /// SFT, reward model and PPO on the lab, and a comparison of what came out.
     Rlhf,
     /// Supervised fine-tuning.
@@ -53,16 +54,17 @@ impl Recipe {
 pub(crate) struct TrainArguments {
     /// What to run.
     #[arg(value_enum)]
-    recipe: Recipe,
+    pub(crate) recipe: Recipe,
     /// A TOML file with the recipe's configuration.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set one field, for instance `--set ppo.kl_coef=0.1`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// `lab`, a Hugging Face folder, or a run folder.
+    /// `lab`, a Hugging Face or PEFT folder, a run folder, a .gguf file, hf:owner/name, or a
+    /// fetched model.
     #[arg(long, value_name = "SRC", default_value = "lab")]
-    model: String,
+    pub(crate) model: String,
     /// `lab`, or files to train on: .jsonl, .jsonl.gz, .jsonl.zst, .parquet.
     #[arg(long, value_name = "SRC", default_value = "lab")]
     data: Vec<String>,
@@ -71,10 +73,10 @@ pub(crate) struct TrainArguments {
     valid: Vec<String>,
     /// What scores answers (ppo): `lab`, or the folder or run folder of a reward model.
     #[arg(long, value_name = "SRC", default_value = "lab")]
-    reward: String,
+    pub(crate) reward: String,
     /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU.
     #[arg(long, default_value = "cpu")]
-    device: String,
+    pub(crate) device: String,
     /// The run folder; `runs/` and the recipe if not given.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -112,7 +114,7 @@ struct Session {
 }
 
 impl TrainArguments {
-    fn resolve<C: RecipeConfig>(&self, defaults: &C) -> Result<C> {
+    pub(crate) fn resolve<C: RecipeConfig>(&self, defaults: &C) -> Result<C> {
         let mut settings = Vec::new();
         settings.extend(self.seed.map(|seed| format!("seed={seed}")));
         if let Some(steps) = self.max_steps {
@@ -165,7 +167,7 @@ impl TrainArguments {
         })
     }
 
-    fn source(&self) -> Result<DataSource> {
+    pub(crate) fn source(&self) -> Result<DataSource> {
         if self.data == ["lab"] {
             if self.valid.is_empty() {
                 return Ok(DataSource::Lab);
@@ -181,7 +183,7 @@ impl TrainArguments {
         })
     }
 
-    fn load(&self, device: &Device, seed: u64) -> Result<Policy> {
+    pub(crate) fn load(&self, device: &Device, seed: u64) -> Result<Policy> {
         Ok(Source::parse(&self.model)?.load(device, seed)?)
     }
 }
@@ -194,18 +196,21 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
         Recipe::Sft => run_sft(arguments),
         Recipe::Reward => run_reward(arguments),
         Recipe::Ppo => run_ppo(arguments),
-        Recipe::Dpo => run_preference(arguments, &PreferenceConfig::default()),
-        Recipe::Ipo => {
-            let loss = PreferenceLoss::IpoSummed { tau: 0.1 };
-            run_preference(arguments, &PreferenceConfig::with(loss))
+        Recipe::Dpo | Recipe::Ipo | Recipe::Slic => {
+            run_preference(arguments, &preference_defaults(arguments.recipe))
         }
-        Recipe::Slic => {
-            let loss = PreferenceLoss::SlicHf {
-                delta: 1.0,
-                lambda: 0.1,
-            };
-            run_preference(arguments, &PreferenceConfig::with(loss))
-        }
+    }
+}
+
+/// The recipes `dpo`, `ipo` and `slic` differ in their default loss.
+pub(crate) fn preference_defaults(recipe: Recipe) -> PreferenceConfig {
+    match recipe {
+        Recipe::Ipo => PreferenceConfig::with(PreferenceLoss::IpoSummed { tau: 0.1 }),
+        Recipe::Slic => PreferenceConfig::with(PreferenceLoss::SlicHf {
+            delta: 1.0,
+            lambda: 0.1,
+        }),
+        _ => PreferenceConfig::default(),
     }
 }
 
@@ -266,7 +271,7 @@ fn run_sft(arguments: &TrainArguments) -> Result<()> {
         &config.train,
         config.seed,
     )?;
-    session.finish_offline(policy, last)
+    session.finish_run(&policy, last, arguments, config.seed)
 }
 
 fn run_reward(arguments: &TrainArguments) -> Result<()> {
@@ -274,7 +279,7 @@ fn run_reward(arguments: &TrainArguments) -> Result<()> {
     let source = arguments.source()?;
     let mut session = arguments.open(&config)?;
     let mut policy = arguments.load(&session.device, config.seed)?;
-    policy.decoder = with_score_head(&policy.decoder, Some(config.seed))?;
+    policy.decoder = policy.decoder.with_score_head(Some(config.seed))?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
@@ -304,7 +309,7 @@ fn run_reward(arguments: &TrainArguments) -> Result<()> {
         &config.train,
         config.seed,
     )?;
-    session.finish_offline(policy, last)
+    session.finish_run(&policy, last, arguments, config.seed)
 }
 
 fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Result<()> {
@@ -336,7 +341,7 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
         &config.train,
         config.seed,
     )?;
-    session.finish_offline(policy, last)
+    session.finish_run(&policy, last, arguments, config.seed)
 }
 
 fn run_ppo(arguments: &TrainArguments) -> Result<()> {
@@ -367,7 +372,7 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
     };
     let mut value = match (&scorer, config.value_init) {
         (Some(decoder), ValueInit::RewardModel) => decoder.clone(),
-        _ => with_score_head(&policy.decoder, None)?,
+        _ => policy.decoder.with_score_head(None)?,
     };
     let reward: Box<dyn Reward> = match scorer {
         Some(decoder) => Box::new(RewardModel::new(decoder, config.micro_batch_size)),
@@ -407,7 +412,7 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
         observer: bars,
     };
     ppo::train(&mut stage, &mut models, &data.train, &config)?;
-    session.finish_offline(policy, None)
+    session.finish_run(&policy, None, arguments, config.seed)
 }
 
 impl Session {
@@ -437,10 +442,32 @@ impl Session {
         )?)
     }
 
-    /// Saves the model, an adapter folded in, and the report.
-    fn finish_offline(self, mut policy: Policy, last: Option<Row>) -> Result<()> {
-        policy.decoder.merge_lora();
-        hf::save(&policy, &self.run.model())?;
+    /// Saves the model, or its adapter alone, which names the model it belongs to. A base that is in
+    /// no file of its own is saved beside it.
+    fn save(&self, policy: &Policy, arguments: &TrainArguments, seed: u64) -> Result<()> {
+        if policy.decoder.lora.is_none() {
+            return Ok(hf::save(policy, &self.run.model())?);
+        }
+        let base = match Source::parse(&arguments.model)?.base_name() {
+            Some(name) => name,
+            None => {
+                let folder = std::path::absolute(self.run.path().join("base"))?;
+                hf::save(&arguments.load(&self.device, seed)?, &folder)?;
+                folder.display().to_string()
+            }
+        };
+        Ok(adapter::save(policy, &base, &self.run.model())?)
+    }
+
+    /// Saves the model and the report.
+    fn finish_run(
+        self,
+        policy: &Policy,
+        last: Option<Row>,
+        arguments: &TrainArguments,
+        seed: u64,
+    ) -> Result<()> {
+        self.save(policy, arguments, seed)?;
         let summary = last.map_or(String::new(), |row| {
             let shown: Vec<String> = row
                 .iter()
@@ -471,8 +498,11 @@ impl Session {
         };
         let path = self.run.path().join("report.html");
         fs::write(&path, report.html()?).with_context(|| path.display().to_string())?;
+        let memory = memory::peak().map_or(String::new(), |bytes| {
+            format!("  Peak memory: {}", memory::human(bytes))
+        });
         println!(
-            "Model: {}\nReport: {}\nTime: {:.0} s",
+            "Model: {}\nReport: {}\nTime: {:.0} s{memory}",
             self.run.model().display(),
             path.display(),
             self.started.elapsed().as_secs_f64()

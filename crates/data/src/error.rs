@@ -60,7 +60,28 @@ pub enum DataError {
     },
 }
 
+/// True if a file that was named is not there or not to be used, rather than a disk that is full.
+pub fn is_input(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::NotFound
+            | Kind::PermissionDenied
+            | Kind::InvalidInput
+            | Kind::InvalidData
+            | Kind::UnexpectedEof
+            | Kind::IsADirectory
+            | Kind::NotADirectory
+            | Kind::AlreadyExists
+    )
+}
+
 impl DataError {
+    /// True if what the user gave is at fault, not what happened while running.
+    pub fn is_input(&self) -> bool {
+        !matches!(self, Self::Io { source, .. } if !is_input(source))
+    }
+
     pub(crate) fn row(place: &str, reason: impl Into<String>) -> Self {
         Self::Row {
             place: place.to_owned(),

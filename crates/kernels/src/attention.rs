@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use crate::{
     cpu::{Mat, SharedMut, product},
     op::{CpuOp, View, apply, on_cpu, tensor_of},
+    runs::{Run, Span, families, spans},
     simd::{LANES, dot, exp, multiversion, sum_lanes},
 };
 
@@ -33,12 +34,12 @@ impl AttentionShape {
     }
 }
 
-/// `softmax(q kᵀ / sqrt(head_dim), causal) v` in each sequence and head; the scores are never
-/// held as a whole (Dao et al. 2022).
+/// `softmax(q kᵀ / sqrt(head_dim), causal) v` in each run and head; the scores are never held as
+/// a whole (Dao et al. 2022). A run that continues another sees all rows of that one too.
 ///
 /// # Shapes
-/// `q` `[tokens, heads * head_dim]`, `k` and `v` `[tokens, kv_heads * head_dim]`, `lens` the
-/// lengths of the packed sequences (their sum is `tokens`; empty ones are allowed). The result is
+/// `q` `[tokens, heads * head_dim]`, `k` and `v` `[tokens, kv_heads * head_dim]`, `runs` the
+/// packed sequences (their lengths add up to `tokens`; empty ones are allowed). The result is
 /// shaped as `q`.
 ///
 /// # Panics
@@ -47,10 +48,10 @@ pub fn attention(
     q: Tensor<2>,
     k: Tensor<2>,
     v: Tensor<2>,
-    lens: &Arc<[usize]>,
+    runs: &Arc<[Run]>,
     shape: AttentionShape,
 ) -> Tensor<2> {
-    let tokens: usize = lens.iter().sum();
+    let tokens: usize = runs.iter().map(|run| run.len).sum();
     assert_eq!(
         shape.heads % shape.kv_heads,
         0,
@@ -66,7 +67,7 @@ pub fn attention(
     assert_eq!(v.dims(), kv, "attention: shape of v");
     if on_cpu(&q) && on_cpu(&k) && on_cpu(&v) {
         let op = Attention {
-            lens: lens.clone(),
+            runs: runs.clone(),
             shape,
         };
         apply(
@@ -74,16 +75,16 @@ pub fn attention(
             [q.into_dispatch(), k.into_dispatch(), v.into_dispatch()],
         )
     } else {
-        attention_composed(q, k, v, lens, shape)
+        attention_composed(q, k, v, runs, shape)
     }
 }
 
-/// [`attention`] composed of Burn's operations, one sequence after the other.
+/// [`attention`] composed of Burn's operations, one run after the other.
 pub fn attention_composed(
     q: Tensor<2>,
     k: Tensor<2>,
     v: Tensor<2>,
-    lens: &Arc<[usize]>,
+    runs: &Arc<[Run]>,
     shape: AttentionShape,
 ) -> Tensor<2> {
     let AttentionShape {
@@ -92,29 +93,35 @@ pub fn attention_composed(
         head_dim,
     } = shape;
     let width = heads * head_dim;
-    let mut outputs = Vec::with_capacity(lens.len());
-    let mut start = 0;
-    for &len in lens.iter().filter(|len| **len > 0) {
-        let split = |x: &Tensor<2>, n: usize| -> Tensor<3> {
-            let rows = x.clone().narrow(0, start, len);
-            rows.reshape([len, n, head_dim]).swap_dims(0, 1)
+    let mut outputs = Vec::with_capacity(runs.len());
+    for span in spans(runs).into_iter().filter(|span| span.len > 0) {
+        let (prefix_start, prefix) = span.prefix;
+        let (len, seen) = (span.len, prefix + span.len);
+        let key_value = |x: &Tensor<2>| -> Tensor<3> {
+            let own = x.clone().narrow(0, span.start, len);
+            let rows = if prefix > 0 {
+                Tensor::cat(vec![x.clone().narrow(0, prefix_start, prefix), own], 0)
+            } else {
+                own
+            };
+            let x: Tensor<4> = rows
+                .reshape([seen, kv_heads, head_dim])
+                .swap_dims(0, 1)
+                .unsqueeze_dim(1);
+            x.expand([kv_heads, heads / kv_heads, seen, head_dim])
+                .reshape([heads, seen, head_dim])
         };
-        let spread = |x: Tensor<3>| -> Tensor<3> {
-            let x: Tensor<4> = x.unsqueeze_dim(1);
-            x.expand([kv_heads, heads / kv_heads, len, head_dim])
-                .reshape([heads, len, head_dim])
-        };
-        let query = split(&q, heads);
-        let key = spread(split(&k, kv_heads));
-        let value = spread(split(&v, kv_heads));
-        let scores = query.matmul(key.swap_dims(1, 2)) * shape.scale();
-        let later: Vec<bool> = (0..len * len).map(|i| i % len > i / len).collect();
-        let later = Tensor::<2, Bool>::from_data(TensorData::new(later, [len, len]), &q.device());
+        let query = q.clone().narrow(0, span.start, len);
+        let query: Tensor<3> = query.reshape([len, heads, head_dim]).swap_dims(0, 1);
+        let scores = query.matmul(key_value(&k).swap_dims(1, 2)) * shape.scale();
+        let later: Vec<bool> = (0..len * seen)
+            .map(|i| i % seen > prefix + i / seen)
+            .collect();
+        let later = Tensor::<2, Bool>::from_data(TensorData::new(later, [len, seen]), &q.device());
         let later: Tensor<3, Bool> = later.unsqueeze();
-        let scores = scores.mask_fill(later.expand([heads, len, len]), f32::NEG_INFINITY);
-        let out = activation::softmax(scores, 2).matmul(value);
+        let scores = scores.mask_fill(later.expand([heads, len, seen]), f32::NEG_INFINITY);
+        let out = activation::softmax(scores, 2).matmul(key_value(&v));
         outputs.push(out.swap_dims(0, 1).reshape([len, width]));
-        start += len;
     }
     if outputs.is_empty() {
         return q;
@@ -124,7 +131,7 @@ pub fn attention_composed(
 
 #[derive(Clone, Debug)]
 struct Attention {
-    lens: Arc<[usize]>,
+    runs: Arc<[Run]>,
     shape: AttentionShape,
 }
 
@@ -140,19 +147,6 @@ struct Saved {
 }
 
 impl Attention {
-    /// `(start, length)` of each sequence that has tokens.
-    fn spans(&self) -> Vec<(usize, usize)> {
-        let mut start = 0;
-        let mut spans = Vec::with_capacity(self.lens.len());
-        for &len in self.lens.iter() {
-            if len > 0 {
-                spans.push((start, len));
-            }
-            start += len;
-        }
-        spans
-    }
-
     fn head(&self, data: &[f32], width: usize, token: usize, head: usize) -> Mat {
         Mat {
             base: data[token * width + head * self.shape.head_dim..].as_ptr(),
@@ -178,48 +172,53 @@ impl CpuOp<3> for Attention {
         let mut log_sums = vec![0.0; heads * tokens];
         let shared_out = SharedMut(out.as_mut_ptr());
         let shared_sums = SharedMut(log_sums.as_mut_ptr());
-        let tasks: Vec<(usize, usize, usize)> = self
-            .spans()
+        let tasks: Vec<(Span, usize)> = spans(&self.runs)
             .into_iter()
-            .flat_map(|(start, len)| (0..heads).map(move |head| (start, len, head)))
+            .filter(|span| span.len > 0)
+            .flat_map(|span| (0..heads).map(move |head| (span, head)))
             .collect();
-        let run = |scores: &mut Vec<f32>, (start, len, head): (usize, usize, usize)| {
+        let run = |scores: &mut Vec<f32>, (span, head): (Span, usize)| {
             let kv_head = head / self.shape.group();
-            let key = self.head(k, kv_width, start, kv_head);
-            let value = self.head(v, kv_width, start, kv_head);
+            let (start, len) = (span.start, span.len);
             for first in (0..len).step_by(BLOCK) {
                 let rows = BLOCK.min(len - first);
-                let seen = first + rows;
+                let seen = span.prefix.1 + first + rows;
                 let query = self.head(q, width, start + first, head);
+                let out = shared_out.at((start + first) * width + head * head_dim);
                 scores.resize(rows * seen, 0.0);
-                // SAFETY: this task alone writes the rows of its sequence in the columns of its
-                // head, and its part of the log-sums.
+                // SAFETY: this task alone writes the rows of its run in the columns of its head,
+                // and its part of the log-sums.
                 unsafe {
-                    product(
-                        [rows, seen, head_dim],
-                        query,
-                        key.transposed(),
-                        scores.as_mut_ptr(),
-                        seen,
-                        false,
-                        self.shape.scale(),
-                        false,
-                    );
+                    for part in parts(span, first + rows) {
+                        product(
+                            [rows, part.rows, head_dim],
+                            query,
+                            self.head(k, kv_width, part.start, kv_head).transposed(),
+                            scores.as_mut_ptr().add(part.column),
+                            seen,
+                            false,
+                            self.shape.scale(),
+                            false,
+                        );
+                    }
                     let sums = std::slice::from_raw_parts_mut(
                         shared_sums.at(head * tokens + start + first),
                         rows,
                     );
-                    causal_softmax(scores, seen, first, sums);
-                    product(
-                        [rows, head_dim, seen],
-                        Mat::rows(scores, seen),
-                        value,
-                        shared_out.at((start + first) * width + head * head_dim),
-                        width,
-                        false,
-                        1.0,
-                        false,
-                    );
+                    causal_softmax(scores, seen, seen - rows, sums);
+                    for part in parts(span, first + rows) {
+                        let shares = Mat::rows(scores, seen).skip_columns(part.column);
+                        product(
+                            [rows, head_dim, part.rows],
+                            shares,
+                            self.head(v, kv_width, part.start, kv_head),
+                            out,
+                            width,
+                            part.column > 0,
+                            1.0,
+                            false,
+                        );
+                    }
                 }
             }
         };
@@ -256,90 +255,69 @@ impl CpuOp<3> for Attention {
             SharedMut(d_k.as_mut_ptr()),
             SharedMut(d_v.as_mut_ptr()),
         );
-        let tasks: Vec<(usize, usize, usize)> = self
-            .spans()
-            .into_iter()
-            .flat_map(|(start, len)| (0..kv_heads).map(move |head| (start, len, head)))
+        // A family shares keys and values, so one task collects their gradients.
+        let families = families(&self.runs);
+        let tasks: Vec<(&[Span], usize)> = families
+            .iter()
+            .flat_map(|family| (0..kv_heads).map(move |head| (&family[..], head)))
             .collect();
-        let run = |scratch: &mut Vec<f32>, (start, len, kv_head): (usize, usize, usize)| {
-            let key = self.head(k, kv_width, start, kv_head);
-            let value = self.head(v, kv_width, start, kv_head);
-            let kv_offset = start * kv_width + kv_head * head_dim;
-            for head in kv_head * group..(kv_head + 1) * group {
-                for first in (0..len).step_by(BLOCK) {
-                    let rows = BLOCK.min(len - first);
-                    let seen = first + rows;
-                    let row = start + first;
-                    let query = self.head(q, width, row, head);
-                    let d_out = self.head(d, width, row, head);
-                    scratch.resize(2 * rows * seen, 0.0);
-                    let (p, ds) = scratch.split_at_mut(rows * seen);
-                    let mut deltas = [0.0; BLOCK];
-                    for (i, delta) in deltas[..rows].iter_mut().enumerate() {
-                        let at = (row + i) * width + head * head_dim;
-                        *delta = row_dot(&d[at..at + head_dim], &out[at..at + head_dim]);
-                    }
-                    let sums = &saved.log_sums[head * tokens + row..][..rows];
-                    let scale = self.shape.scale();
-                    // SAFETY: this task alone writes the rows of its sequence in the columns of
-                    // its key/value head and of the query heads of that group.
-                    unsafe {
-                        let shape = [rows, seen, head_dim];
-                        let (pp, dp) = (p.as_mut_ptr(), ds.as_mut_ptr());
-                        product(
-                            shape,
-                            query,
-                            key.transposed(),
-                            pp,
-                            seen,
-                            false,
-                            scale,
-                            false,
-                        );
-                        product(
-                            shape,
-                            d_out,
-                            value.transposed(),
-                            dp,
-                            seen,
-                            false,
-                            1.0,
-                            false,
-                        );
-                        score_gradient(p, ds, seen, first, sums, &deltas[..rows], scale);
-                        let (p, ds) = (Mat::rows(p, seen), Mat::rows(ds, seen));
-                        product(
-                            [rows, head_dim, seen],
-                            ds,
-                            key,
-                            sq.at(row * width + head * head_dim),
-                            width,
-                            false,
-                            1.0,
-                            false,
-                        );
-                        let shape = [seen, head_dim, rows];
-                        let (to_k, to_v) = (sk.at(kv_offset), sv.at(kv_offset));
-                        product(
-                            shape,
-                            ds.transposed(),
-                            query,
-                            to_k,
-                            kv_width,
-                            true,
-                            1.0,
-                            false,
-                        );
-                        product(
-                            shape,
-                            p.transposed(),
-                            d_out,
-                            to_v,
-                            kv_width,
-                            true,
-                            1.0,
-                            false,
-                        );
+        let run = |scratch: &mut Vec<f32>, (family, kv_head): (&[Span], usize)| {
+            for span in family {
+                for head in kv_head * group..(kv_head + 1) * group {
+                    for first in (0..span.len).step_by(BLOCK) {
+                        let rows = BLOCK.min(span.len - first);
+                        let seen = span.prefix.1 + first + rows;
+                        let row = span.start + first;
+                        let query = self.head(q, width, row, head);
+                        let d_out = self.head(d, width, row, head);
+                        scratch.resize(2 * rows * seen, 0.0);
+                        let (p, ds) = scratch.split_at_mut(rows * seen);
+                        let mut deltas = [0.0; BLOCK];
+                        for (i, delta) in deltas[..rows].iter_mut().enumerate() {
+                            let at = (row + i) * width + head * head_dim;
+                            *delta = row_dot(&d[at..at + head_dim], &out[at..at + head_dim]);
+                        }
+                        let sums = &saved.log_sums[head * tokens + row..][..rows];
+                        let scale = self.shape.scale();
+                        let to = |at: usize, whole: SharedMut| {
+                            whole.at(at * kv_width + kv_head * head_dim)
+                        };
+                        // SAFETY: this task alone writes the rows of its family in the columns of
+                        // its key/value head and of the query heads of that group.
+                        unsafe {
+                            for part in parts(*span, first + rows) {
+                                let shape = [rows, part.rows, head_dim];
+                                let key = self.head(k, kv_width, part.start, kv_head).transposed();
+                                let value =
+                                    self.head(v, kv_width, part.start, kv_head).transposed();
+                                let pp = p.as_mut_ptr().add(part.column);
+                                let dp = ds.as_mut_ptr().add(part.column);
+                                product(shape, query, key, pp, seen, false, scale, false);
+                                product(shape, d_out, value, dp, seen, false, 1.0, false);
+                            }
+                            let first = seen - rows;
+                            score_gradient(p, ds, seen, first, sums, &deltas[..rows], scale);
+                            let (p, ds) = (Mat::rows(p, seen), Mat::rows(ds, seen));
+                            for part in parts(*span, row - span.start + rows) {
+                                let (p, ds) =
+                                    (p.skip_columns(part.column), ds.skip_columns(part.column));
+                                product(
+                                    [rows, head_dim, part.rows],
+                                    ds,
+                                    self.head(k, kv_width, part.start, kv_head),
+                                    sq.at(row * width + head * head_dim),
+                                    width,
+                                    part.column > 0,
+                                    1.0,
+                                    false,
+                                );
+                                let shape = [part.rows, head_dim, rows];
+                                let (ds, p) = (ds.transposed(), p.transposed());
+                                let (to_k, to_v) = (to(part.start, sk), to(part.start, sv));
+                                product(shape, ds, query, to_k, kv_width, true, 1.0, false);
+                                product(shape, p, d_out, to_v, kv_width, true, 1.0, false);
+                            }
+                        }
                     }
                 }
             }
@@ -351,6 +329,30 @@ impl CpuOp<3> for Attention {
             Some(tensor_of(d_v, [tokens, kv_width])),
         ]
     }
+}
+
+/// Rows of keys that a block of queries sees, and the column of the scores where they begin.
+#[derive(Clone, Copy)]
+struct Part {
+    start: usize,
+    rows: usize,
+    column: usize,
+}
+
+/// What the run continues, and its own first `own` rows.
+fn parts(span: Span, own: usize) -> impl Iterator<Item = Part> {
+    let (start, rows) = span.prefix;
+    let prefix = Part {
+        start,
+        rows,
+        column: 0,
+    };
+    let own = Part {
+        start: span.start,
+        rows: own,
+        column: rows,
+    };
+    [prefix, own].into_iter().filter(|part| part.rows > 0)
 }
 
 /// Runs the tasks, in parallel where there is enough to do, each thread with its own scratch.

@@ -4,6 +4,8 @@ use rayon::prelude::*;
 
 /// Below this many multiply-adds a product runs on the calling thread.
 const PARALLEL_PRODUCT: usize = 1 << 19;
+/// Parts of a product are multiples of this many rows or columns.
+const TILE: usize = 48;
 /// Below this many elements a pointwise loop runs on the calling thread.
 const PARALLEL_ELEMENTS: usize = 1 << 15;
 
@@ -15,6 +17,11 @@ pub(crate) struct Mat {
     pub(crate) col: usize,
 }
 
+// SAFETY: the parts of a product only read through it.
+unsafe impl Send for Mat {}
+// SAFETY: as above.
+unsafe impl Sync for Mat {}
+
 impl Mat {
     /// Row-major `[_, columns]`.
     pub(crate) fn rows(data: &[f32], columns: usize) -> Self {
@@ -22,6 +29,18 @@ impl Mat {
             base: data.as_ptr(),
             row: columns,
             col: 1,
+        }
+    }
+
+    fn at(self, row: usize, column: usize) -> *const f32 {
+        self.base.wrapping_add(row * self.row + column * self.col)
+    }
+
+    /// Without its first columns.
+    pub(crate) fn skip_columns(self, column: usize) -> Self {
+        Self {
+            base: self.at(0, column),
+            ..self
         }
     }
 
@@ -52,34 +71,50 @@ pub(crate) unsafe fn product(
     if m == 0 || n == 0 {
         return;
     }
-    let parallelism = if parallel && m * n * k >= PARALLEL_PRODUCT {
-        gemm::Parallelism::Rayon(0)
+    let parts = if parallel && m * n * k >= PARALLEL_PRODUCT {
+        rayon::current_num_threads()
     } else {
-        gemm::Parallelism::None
+        1
     };
-    // SAFETY: the caller's promise.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out,
-            1,
-            out_row as isize,
-            accumulate,
-            lhs.base,
-            lhs.col as isize,
-            lhs.row as isize,
-            rhs.base,
-            rhs.col as isize,
-            rhs.row as isize,
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+    // The longer side of the result is shared out, in blocks of whole register tiles. `gemm`'s own
+    // threads would share out packed blocks, and wait for each other at every one.
+    let side = m.max(n);
+    let block = side.div_ceil(parts).next_multiple_of(TILE);
+    let out = SharedMut(out);
+    let part = |first: usize| {
+        let width = block.min(side - first);
+        let (rows, columns) = if m >= n { (first, 0) } else { (0, first) };
+        let (m, n) = if m >= n { (width, n) } else { (m, width) };
+        // SAFETY: the caller's promise; the parts write disjoint rows or columns.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                k,
+                out.at(rows * out_row + columns),
+                1,
+                out_row as isize,
+                accumulate,
+                lhs.at(rows, 0),
+                lhs.col as isize,
+                lhs.row as isize,
+                rhs.at(0, columns),
+                rhs.col as isize,
+                rhs.row as isize,
+                1.0,
+                scale,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+    };
+    if block >= side {
+        part(0);
+    } else {
+        let firsts = (0..side).into_par_iter().step_by(block);
+        firsts.for_each(part);
     }
 }
 

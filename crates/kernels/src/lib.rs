@@ -6,7 +6,7 @@
 //! functions choose by where the tensor lives; callers never name a backend.
 //!
 //! Sequences are *packed*: a batch of sequences of any lengths is one `[tokens, width]` matrix,
-//! without padding.
+//! without padding, in which sequences may share their beginning ([`Run`]).
 
 #![allow(unsafe_code)] // SIMD and strided products; every block says why it is sound
 
@@ -20,6 +20,7 @@ mod log_probs;
 mod op;
 mod rms_norm;
 mod rotary;
+mod runs;
 mod simd;
 mod swiglu;
 
@@ -31,6 +32,7 @@ pub use linear::linear;
 pub use log_probs::{SelectedLogProbs, selected_log_probs};
 pub use rms_norm::rms_norm;
 pub use rotary::{RotaryTable, rotary};
+pub use runs::Run;
 pub use swiglu::swiglu;
 
 /// The composed forms, for parity tests and for backends without a fused form.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use togi_kernels::{self as fused, AttentionShape, KvCache, RotaryTable, composed};
+use togi_kernels::{self as fused, AttentionShape, KvCache, RotaryTable, Run, composed};
 
 /// Numbers in [-1, 1) from a linear congruence: the same on every run.
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
@@ -133,34 +133,113 @@ fn rotary_matches() {
     );
 }
 
+fn whole(lens: &[usize]) -> Arc<[Run]> {
+    lens.iter().map(|len| Run::whole(*len)).collect()
+}
+
+fn attention_case(runs: &Arc<[Run]>, heads: usize, kv_heads: usize, head_dim: usize) {
+    let tokens: usize = runs.iter().map(|run| run.len).sum();
+    let shape = AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+    };
+    let kv = [tokens, kv_heads * head_dim];
+    compare(
+        &format!("attention {runs:?}"),
+        [
+            leaf(1, [tokens, heads * head_dim]),
+            leaf(2, kv),
+            leaf(3, kv),
+        ],
+        |[q, k, v]| fused::attention(q.clone() * 4.0, k.clone(), v.clone(), runs, shape),
+        |[q, k, v]| composed::attention(q.clone() * 4.0, k.clone(), v.clone(), runs, shape),
+    );
+}
+
 #[test]
 fn attention_matches_on_ragged_sequences() {
-    let cases: [(&[usize], usize, usize, usize); 5] = [
-        (&[1], 1, 1, 2),
-        (&[3, 0, 1, 7], 4, 2, 8),
-        (&[70, 129, 2], 3, 1, 16),
-        (&[64, 65], 6, 3, 32),
-        (&[5, 5, 5], 5, 5, 6),
+    attention_case(&whole(&[1]), 1, 1, 2);
+    attention_case(&whole(&[3, 0, 1, 7]), 4, 2, 8);
+    attention_case(&whole(&[70, 129, 2]), 3, 1, 16);
+    attention_case(&whole(&[64, 65]), 6, 3, 32);
+    attention_case(&whole(&[5, 5, 5]), 5, 5, 6);
+}
+
+#[test]
+fn attention_matches_where_beginnings_are_shared() {
+    let after = |len: usize, prefix: usize| Run {
+        len,
+        prefix: Some(prefix),
+    };
+    let runs = [
+        Run::whole(9),
+        after(3, 0),
+        after(0, 0),
+        Run::whole(5),
+        after(70, 0),
     ];
-    for (lens, heads, kv_heads, head_dim) in cases {
-        let tokens: usize = lens.iter().sum();
-        let lens: Arc<[usize]> = lens.into();
-        let shape = AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-        };
-        let kv = [tokens, kv_heads * head_dim];
-        compare(
-            &format!("attention {lens:?}"),
-            [
-                leaf(1, [tokens, heads * head_dim]),
-                leaf(2, kv),
-                leaf(3, kv),
-            ],
-            |[q, k, v]| fused::attention(q.clone() * 4.0, k.clone(), v.clone(), &lens, shape),
-            |[q, k, v]| composed::attention(q.clone() * 4.0, k.clone(), v.clone(), &lens, shape),
-        );
+    attention_case(&runs.into(), 4, 2, 8);
+    let runs = [
+        Run::whole(130),
+        after(66, 0),
+        after(1, 0),
+        Run::whole(0),
+        after(2, 3),
+    ];
+    attention_case(&runs.into(), 3, 1, 16);
+}
+
+#[test]
+fn a_shared_beginning_gives_what_whole_sequences_give() {
+    let shape = AttentionShape {
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+    };
+    let rows = |x: &Tensor<2>, ranges: &[(usize, usize)]| {
+        let parts = ranges.iter().map(|(at, n)| x.clone().narrow(0, *at, *n));
+        Tensor::cat(parts.collect(), 0)
+    };
+    let (q, k, v): (Tensor<2>, Tensor<2>, Tensor<2>) = (
+        leaf(1, [80, 32]).inner(),
+        leaf(2, [80, 16]).inner(),
+        leaf(3, [80, 16]).inner(),
+    );
+    let after = |len| Run {
+        len,
+        prefix: Some(0),
+    };
+    let shared: Arc<[Run]> = [Run::whole(70), after(3), after(7)].into();
+    let shared = host(composed::attention(
+        q.clone(),
+        k.clone(),
+        v.clone(),
+        &shared,
+        shape,
+    ));
+    let second = [(0, 70), (73, 7)];
+    let [q, k, v] = [q, k, v].map(|x| rows(&x, &second));
+    let alone = host(composed::attention(q, k, v, &whole(&[77]), shape));
+    close("beginning", &shared[..70 * 32], &alone[..70 * 32], 1e-6);
+    close("rest", &shared[73 * 32..], &alone[70 * 32..], 1e-5);
+}
+
+#[test]
+fn products_do_not_depend_on_the_number_of_threads() {
+    let (x, w) = (leaf(1, [300, 130]), leaf(2, [517, 130]));
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.expect("a thread pool").install(|| {
+            let out = fused::linear(x.clone(), w.clone());
+            let grads = (out.clone() * out.clone()).sum().backward();
+            let grad = |t: &Tensor<2>| host(t.grad(&grads).expect("tracked"));
+            [host(out.inner()), grad(&x), grad(&w)]
+        })
+    };
+    let one = run(1);
+    for threads in [2, 3, 5] {
+        assert!(run(threads) == one, "{threads} threads");
     }
 }
 
@@ -208,12 +287,11 @@ fn attention_through_the_cache_equals_attention_over_the_whole_sequence() {
     let q: Tensor<2> = leaf(1, [len, 48]).inner();
     let k: Tensor<2> = leaf(2, [len, 16]).inner();
     let v: Tensor<2> = leaf(3, [len, 16]).inner();
-    let lens: Arc<[usize]> = vec![len].into();
     let whole = host(composed::attention(
         q.clone(),
         k.clone(),
         v.clone(),
-        &lens,
+        &whole(&[len]),
         shape,
     ));
     let mut cache = KvCache::new(3, 32, shape, &Device::flex());

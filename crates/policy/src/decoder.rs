@@ -9,7 +9,8 @@ use togi_kernels::{
 };
 
 use crate::{
-    config::ModelConfig, error::PolicyError, lora::LoraConfig, params::Params, weights::Weights,
+    config::ModelConfig, error::PolicyError, lora::LoraConfig, packed::Packed, params::Params,
+    weights::Weights,
 };
 
 /// A causal language model, or one with a scalar head (`score.weight`).
@@ -25,52 +26,11 @@ pub struct Decoder {
     table: RotaryTable,
 }
 
-/// Sequences of any lengths as one run of tokens, without padding.
-#[derive(Clone, Debug)]
-pub struct Packed {
-    /// Token ids of all sequences.
-    pub ids: Arc<[u32]>,
-    /// Position of each token in its sequence.
-    pub positions: Arc<[u32]>,
-    /// Tokens of each sequence.
-    pub lens: Arc<[usize]>,
-}
-
-impl Packed {
-    /// Packs the sequences in the order given.
-    pub fn new<'a>(sequences: impl IntoIterator<Item = &'a [u32]>) -> Self {
-        let (mut ids, mut positions, mut lens) = (Vec::new(), Vec::new(), Vec::new());
-        for sequence in sequences {
-            ids.extend_from_slice(sequence);
-            positions.extend(0..sequence.len() as u32);
-            lens.push(sequence.len());
-        }
-        Self {
-            ids: ids.into(),
-            positions: positions.into(),
-            lens: lens.into(),
-        }
-    }
-
-    /// Where each sequence starts.
-    pub fn starts(&self) -> Vec<usize> {
-        let mut next = 0;
-        self.lens
-            .iter()
-            .map(|len| {
-                let start = next;
-                next += len;
-                start
-            })
-            .collect()
-    }
-}
-
 /// What attention does with keys and values: a whole packed batch, or one token more for each row.
 pub(crate) enum Attend<'a> {
-    Packed(&'a Arc<[usize]>),
-    /// As `Packed`, and the keys and values go into the given slots from position 0 on.
-    Prefill(&'a Arc<[usize]>, &'a mut [KvCache], &'a [usize]),
+    Packed(&'a Packed),
+    /// As `Packed`, and each sequence's keys and values go into its slot from position 0 on.
+    Prefill(&'a Packed, &'a mut [KvCache], &'a [usize]),
     /// `(slot, position)` of each row.
     Step(&'a mut [KvCache], &'a [(usize, usize)]),
 }
@@ -125,12 +85,7 @@ impl Decoder {
     /// When an id is outside the vocabulary or a sequence is longer than the model's positions.
     pub fn hidden(&self, weights: &Weights, batch: &Packed) -> Result<Tensor<2>, PolicyError> {
         self.check(batch)?;
-        self.run(
-            weights,
-            &batch.ids,
-            &batch.positions,
-            Attend::Packed(&batch.lens),
-        )
+        self.run(weights, &batch.ids, &batch.positions, Attend::Packed(batch))
     }
 
     /// Scores of the scalar head at each sequence's last token, `[batch]`.
@@ -142,14 +97,11 @@ impl Decoder {
         weights: &Weights,
         sequences: &[&[u32]],
     ) -> Result<Tensor<1>, PolicyError> {
-        let batch = Packed::new(sequences.iter().copied());
-        let mut last = Vec::with_capacity(sequences.len());
-        for (start, len) in batch.starts().into_iter().zip(batch.lens.iter()) {
-            if *len == 0 {
-                return Err(PolicyError::EmptySequence { index: last.len() });
-            }
-            last.push((start + len - 1) as u32);
+        if let Some(index) = sequences.iter().position(|s| s.is_empty()) {
+            return Err(PolicyError::EmptySequence { index });
         }
+        let batch = Packed::new(sequences.iter().copied());
+        let last = (0..sequences.len()).map(|i| batch.last_row(i)).collect();
         let hidden = self.hidden(weights, &batch)?;
         self.scalar_head(weights, hidden, last)
     }
@@ -162,8 +114,8 @@ impl Decoder {
     pub fn values(&self, weights: &Weights, samples: &[&Sample]) -> Result<Tensor<1>, PolicyError> {
         let batch = Packed::new(samples.iter().map(|sample| &sample.ids[..]));
         let mut rows = Vec::new();
-        for (start, sample) in batch.starts().into_iter().zip(samples) {
-            rows.extend(sample.scored().map(|i| (start + i - 1) as u32));
+        for (number, sample) in samples.iter().enumerate() {
+            rows.extend(sample.scored().map(|i| batch.row(number, i - 1)));
         }
         let hidden = self.hidden(weights, &batch)?;
         self.scalar_head(weights, hidden, rows)
@@ -203,10 +155,11 @@ impl Decoder {
                 vocab_size: self.config.vocab_size,
             });
         }
-        if let Some(len) = batch.lens.iter().find(|len| **len > self.table.positions()) {
+        let (longest, limit) = (batch.longest(), self.table.positions());
+        if longest > limit {
             return Err(PolicyError::TooLong {
-                tokens: *len,
-                limit: self.table.positions(),
+                tokens: longest,
+                limit,
             });
         }
         Ok(())
@@ -275,15 +228,17 @@ impl Decoder {
         let k = rotary(k, positions, &self.table);
         let shape = self.attention_shape();
         Ok(match attend {
-            Attend::Packed(lens) => attention(q, k, v, lens, shape),
-            Attend::Prefill(lens, caches, slots) => {
-                let mut start = 0;
-                for (len, slot) in lens.iter().zip(slots.iter()) {
-                    let rows = |x: &Tensor<2>| x.clone().narrow(0, start, *len);
-                    caches[layer].write(*slot, 0, rows(&k), rows(&v));
-                    start += len;
+            Attend::Packed(batch) => attention(q, k, v, &batch.runs, shape),
+            Attend::Prefill(batch, caches, slots) => {
+                for (sequence, slot) in slots.iter().enumerate() {
+                    let mut position = 0;
+                    for rows in batch.pieces(sequence) {
+                        let part = |x: &Tensor<2>| x.clone().narrow(0, rows.start, rows.len());
+                        caches[layer].write(*slot, position, part(&k), part(&v));
+                        position += rows.len();
+                    }
                 }
-                attention(q, k, v, lens, shape)
+                attention(q, k, v, &batch.runs, shape)
             }
             Attend::Step(caches, rows) => caches[layer].step(q, k, v, rows),
         })

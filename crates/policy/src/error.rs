@@ -126,7 +126,15 @@ pub enum PolicyError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A model source could not be found or fetched.
+    /// A model could not be brought here.
+    #[error("{spec}: {reason}")]
+    Fetch {
+        /// What was to be fetched.
+        spec: String,
+        /// Why it is not to be had.
+        reason: String,
+    },
+    /// A model source is not what it should be.
     #[error("{spec}: {reason}")]
     Source {
         /// What was asked for.
@@ -162,6 +170,16 @@ fn list(names: &[String]) -> String {
 }
 
 impl PolicyError {
+    /// True if what the user gave is at fault, not what happened while running.
+    pub fn is_input(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => togi_data::error::is_input(source),
+            Self::Data(error) => error.is_input(),
+            Self::Fetch { .. } | Self::NotFinite { .. } => false,
+            _ => true,
+        }
+    }
+
     /// Wraps an I/O error with its path.
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

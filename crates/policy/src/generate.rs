@@ -8,8 +8,9 @@ use togi_data::rng::CounterRng;
 use togi_kernels::{KvCache, embedding, linear, softmax_row};
 
 use crate::{
-    decoder::{Attend, Decoder, Packed},
+    decoder::{Attend, Decoder},
     error::PolicyError,
+    packed::Packed,
     weights::Weights,
 };
 
@@ -120,6 +121,28 @@ pub fn generate(
     seed: u64,
     streams: &[u64],
 ) -> Result<Vec<Generation>, PolicyError> {
+    let nothing = &mut |_, _| {};
+    generate_with(
+        decoder, weights, prompts, eos, sampling, seed, streams, nothing,
+    )
+}
+
+/// [`generate`], and `on_token` hears the number of the prompt and each token of its completion as
+/// it is drawn.
+///
+/// # Errors
+/// As [`generate`].
+#[allow(clippy::too_many_arguments)]
+pub fn generate_with(
+    decoder: &Decoder,
+    weights: &Weights,
+    prompts: &[&[u32]],
+    eos: &[u32],
+    sampling: &Sampling,
+    seed: u64,
+    streams: &[u64],
+    on_token: &mut dyn FnMut(usize, u32),
+) -> Result<Vec<Generation>, PolicyError> {
     sampling.validate()?;
     assert_eq!(
         prompts.len(),
@@ -172,14 +195,9 @@ pub fn generate(
         if !entering.is_empty() {
             let batch = Packed::new(entering.iter().map(|(prompt, _)| prompts[*prompt]));
             let places: Vec<usize> = entering.iter().map(|(_, slot)| *slot).collect();
-            let attend = Attend::Prefill(&batch.lens, &mut caches, &places);
+            let attend = Attend::Prefill(&batch, &mut caches, &places);
             let hidden = decoder.run(weights, &batch.ids, &batch.positions, attend)?;
-            let last: Vec<u32> = batch
-                .starts()
-                .iter()
-                .zip(batch.lens.iter())
-                .map(|(start, len)| (start + len - 1) as u32)
-                .collect();
+            let last: Vec<u32> = (0..entering.len()).map(|i| batch.last_row(i)).collect();
             let logits = linear(embedding(hidden, &last.into()), head.clone());
             let rows: Vec<Active> = entering
                 .iter()
@@ -209,6 +227,7 @@ pub fn generate(
             drawn.extend(draw(logits, rows, prompts, sampling, seed, streams)?);
         }
         for (mut row, Drawn { id, logp }) in drawn {
+            on_token(row.prompt, id);
             let result = &mut results[row.prompt];
             result.ids.push(id);
             result.logps.push(logp);

@@ -1,13 +1,13 @@
 //! Hugging Face folders: `config.json`, safetensors (one file or shards), tokenizer.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap},
     fs,
     path::{Path, PathBuf},
 };
 
 use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 use togi_data::Tokenizer;
 
@@ -16,10 +16,10 @@ use crate::{
     config::{Head, ModelConfig},
     decoder::{Decoder, LM_HEAD},
     error::PolicyError,
-    params::Params,
+    params::{Param, Params},
 };
 
-fn read_json(path: &Path) -> Result<Value, PolicyError> {
+pub(crate) fn read_json(path: &Path) -> Result<Value, PolicyError> {
     let text = fs::read_to_string(path).map_err(PolicyError::io(path))?;
     serde_json::from_str(&text).map_err(|e| PolicyError::malformed(path, e.to_string()))
 }
@@ -55,10 +55,16 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     if !index.exists() {
         return Ok(vec![folder.join("model.safetensors")]);
     }
-    let json = read_json(&index)?;
+    let names = shard_names(&index)?;
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// The files that an index of shards names.
+pub(crate) fn shard_names(index: &Path) -> Result<BTreeSet<String>, PolicyError> {
+    let json = read_json(index)?;
     let map = json.get("weight_map").and_then(Value::as_object);
-    let map = map.ok_or_else(|| PolicyError::malformed(&index, "field `weight_map` is missing"))?;
-    let mut files = BTreeMap::new();
+    let map = map.ok_or_else(|| PolicyError::malformed(index, "field `weight_map` is missing"))?;
+    let mut files = BTreeSet::new();
     for (tensor, file) in map {
         // A shard lies in the folder itself: anything else could lead out of it.
         let name = file
@@ -66,11 +72,31 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, PolicyError> {
             .filter(|f| !f.contains(['/', '\\']) && !f.starts_with('.'));
         let Some(name) = name else {
             let reason = format!("`weight_map.{tensor}` is not a file name: {file}");
-            return Err(PolicyError::malformed(&index, reason));
+            return Err(PolicyError::malformed(index, reason));
         };
-        files.insert(name.to_owned(), folder.join(name));
+        files.insert(name.to_owned());
     }
-    Ok(files.into_values().collect())
+    Ok(files)
+}
+
+/// A tensor in float32: shape and values.
+pub(crate) type Raw = (Vec<usize>, Vec<f32>);
+
+/// All tensors of a safetensors file, in float32.
+pub(crate) fn read_tensors(path: &Path) -> Result<Vec<(String, Raw)>, PolicyError> {
+    let bytes = fs::read(path).map_err(PolicyError::io(path))?;
+    let tensors = SafeTensors::deserialize(&bytes)
+        .map_err(|e| PolicyError::malformed(path, format!("not a whole safetensors file: {e}")))?;
+    let mut all = Vec::new();
+    for (name, view) in tensors.tensors() {
+        let data = to_f32(&view).ok_or_else(|| PolicyError::Unsupported {
+            place: path.display().to_string(),
+            what: format!("tensor `{name}` of type {:?}", view.dtype()),
+            supported: "f32, f16, bf16".to_owned(),
+        })?;
+        all.push((name, (view.shape().to_vec(), data)));
+    }
+    Ok(all)
 }
 
 fn load_params(
@@ -79,18 +105,9 @@ fn load_params(
     device: &Device,
 ) -> Result<Params, PolicyError> {
     let place = folder.display().to_string();
-    let mut found: HashMap<String, (Vec<usize>, Vec<f32>)> = HashMap::new();
+    let mut found: HashMap<String, Raw> = HashMap::new();
     for path in weight_files(folder)? {
-        let bytes = fs::read(&path).map_err(PolicyError::io(&path))?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| {
-            PolicyError::malformed(&path, format!("not a whole safetensors file: {e}"))
-        })?;
-        for (name, view) in tensors.tensors() {
-            let data = to_f32(&view).ok_or_else(|| PolicyError::Unsupported {
-                place: path.display().to_string(),
-                what: format!("tensor `{name}` of type {:?}", view.dtype()),
-                supported: "f32, f16, bf16".to_owned(),
-            })?;
+        for (name, raw) in read_tensors(&path)? {
             let name = match name.strip_prefix("model.") {
                 Some(_) => name,
                 // The headless `LlamaModel` saves its tensors without the prefix.
@@ -100,7 +117,7 @@ fn load_params(
                 None if name == "norm.weight" => "model.norm.weight".to_owned(),
                 None => name,
             };
-            found.insert(name, (view.shape().to_vec(), data));
+            found.insert(name, raw);
         }
     }
     assemble(found, config, &place, device)
@@ -108,7 +125,7 @@ fn load_params(
 
 /// Orders tensors as the configuration asks for and refuses what does not fit.
 pub(crate) fn assemble(
-    mut found: HashMap<String, (Vec<usize>, Vec<f32>)>,
+    mut found: HashMap<String, Raw>,
     config: &ModelConfig,
     place: &str,
     device: &Device,
@@ -211,29 +228,40 @@ pub fn save(policy: &Policy, folder: &Path) -> Result<(), PolicyError> {
             "pad_token_id": decoder.config.pad_token_id,
         });
         write("generation_config.json", format!("{generation:#}\n"))?;
-        save_tensors(&decoder.params, &dir.join("model.safetensors"))?;
+        let all = decoder
+            .params
+            .iter()
+            .map(|(name, param)| (name.to_owned(), param));
+        save_tensors(all, &dir.join("model.safetensors"))?;
         policy.tokenizer.save(dir)?;
         Ok(())
     })
 }
 
-/// Writes all parameters as float32 safetensors.
+/// Writes parameters under the names given, as float32 safetensors.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn save_tensors(params: &Params, path: &Path) -> Result<(), PolicyError> {
-    let mut buffers = Vec::new();
-    for (name, param) in params.iter() {
-        let data = param.tensor.clone().into_data().convert::<f32>();
-        buffers.push((name, param.shape.clone(), data));
-    }
+pub(crate) fn save_tensors<'a>(
+    params: impl Iterator<Item = (String, &'a Param)>,
+    path: &Path,
+) -> Result<(), PolicyError> {
+    let buffers: Vec<_> = params
+        .map(|(name, param)| {
+            let data = param.tensor.clone().into_data().convert::<f32>();
+            (name, param.shape.clone(), data)
+        })
+        .collect();
+    let wrong = |e: SafeTensorError| match e {
+        SafeTensorError::IoError(source) => PolicyError::io(path)(source),
+        other => PolicyError::malformed(path, other.to_string()),
+    };
     let views: Result<Vec<_>, _> = buffers
         .iter()
         .map(|(name, shape, data)| {
-            TensorView::new(Dtype::F32, shape.clone(), data.as_bytes()).map(|v| (*name, v))
+            TensorView::new(Dtype::F32, shape.clone(), data.as_bytes()).map(|v| (name.as_str(), v))
         })
         .collect();
-    let wrong = |e: safetensors::SafeTensorError| PolicyError::malformed(path, e.to_string());
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views.map_err(wrong)?, Some(metadata), path).map_err(wrong)
 }

@@ -1,23 +1,29 @@
 //! Causal language models: weights in and out, adapters, log-probabilities, generation.
 
+pub mod adapter;
 pub mod config;
 pub mod decoder;
 pub mod error;
 pub mod generate;
 pub mod gguf;
 pub mod hf;
+pub mod hub;
+pub mod known;
 pub mod log_probs;
 pub mod lora;
+pub mod packed;
 pub mod params;
+mod score_head;
 pub mod source;
 pub mod weights;
 
 pub use config::{Head, ModelConfig};
-pub use decoder::{Decoder, Packed};
+pub use decoder::Decoder;
 pub use error::PolicyError;
 pub use generate::{Finish, Generation, Sampling, generate};
 pub use log_probs::TokenLogps;
 pub use lora::LoraConfig;
+pub use packed::Packed;
 pub use params::{Param, Params};
 pub use weights::{DropoutKey, Weights};
 

@@ -6,11 +6,7 @@ use burn::tensor::{Bool, Int, Tensor, TensorData};
 use togi_data::Sample;
 use togi_kernels::{embedding, selected_log_probs};
 
-use crate::{
-    decoder::{Decoder, Packed},
-    error::PolicyError,
-    weights::Weights,
-};
+use crate::{decoder::Decoder, error::PolicyError, packed::Packed, weights::Weights};
 
 /// Log-probabilities of the scored tokens of a batch, in nats.
 #[derive(Clone, Debug)]
@@ -48,10 +44,10 @@ impl Decoder {
         let batch = Packed::new(samples.iter().map(|sample| &sample.ids[..]));
         let (mut rows, mut targets) = (Vec::new(), Vec::new());
         let (mut token_weights, mut lens) = (Vec::new(), Vec::new());
-        for (start, sample) in batch.starts().into_iter().zip(samples) {
+        for (number, sample) in samples.iter().enumerate() {
             let before = rows.len();
             for i in sample.scored() {
-                rows.push((start + i - 1) as u32);
+                rows.push(batch.row(number, i - 1));
                 targets.push(sample.ids[i]);
                 token_weights.push(sample.weights[i]);
             }

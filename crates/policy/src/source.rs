@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 
 use crate::{
-    Policy,
+    Policy, adapter,
     config::{Family, Head, ModelConfig, RopeScaling},
     decoder::Decoder,
     error::PolicyError,
     gguf, hf,
+    hub::RepoId,
+    known::Known,
     params::Params,
 };
 
@@ -20,14 +22,17 @@ pub enum Source {
     Lab,
     /// A Hugging Face folder.
     Folder(PathBuf),
-    /// A run folder: the model in its `model/`.
-    Run(PathBuf),
+    /// A PEFT folder: an adapter, with the place of the model that it belongs to.
+    Adapter(PathBuf),
     /// A GGUF file.
     Gguf(PathBuf),
+    /// A repository on the Hugging Face hub.
+    Hub(RepoId),
 }
 
 impl Source {
-    /// Reads a source: `lab`, or the path of a Hugging Face folder, a run folder or a GGUF file.
+    /// Reads a source: `lab`, the path of a Hugging Face or PEFT folder, of a run folder or a GGUF
+    /// file, `hf:owner/name[@revision]`, or the short name of a model that was fetched.
     ///
     /// # Errors
     /// When there is nothing of this kind at the path.
@@ -35,41 +40,82 @@ impl Source {
         if spec == "lab" {
             return Ok(Self::Lab);
         }
-        let path = Path::new(spec);
-        if path.join("config.json").is_file() {
-            return Ok(Self::Folder(path.to_owned()));
+        if let Some(repo) = spec.strip_prefix("hf:") {
+            return Ok(Self::Hub(RepoId::parse(repo)?));
         }
-        if path.join("model").join("config.json").is_file() {
-            return Ok(Self::Run(path.to_owned()));
+        let path = Path::new(spec);
+        if let Some(source) = Self::at(path).or_else(|| Self::at(&path.join("model"))) {
+            return Ok(source);
+        }
+        let wrong = |reason: String| PolicyError::Source {
+            spec: spec.to_owned(),
+            reason,
+        };
+        if path.exists() {
+            return Err(wrong(
+                "is neither a Hugging Face folder (no config.json, no adapter_config.json) nor a \
+                 finished run folder (no model/config.json) nor a .gguf file"
+                    .to_owned(),
+            ));
+        }
+        if let Some(known) = Known::find(spec) {
+            let found = known.cached()?.and_then(|path| Self::at(&path));
+            return found.ok_or_else(|| {
+                wrong(format!(
+                    "is not here yet; bring it with `cargo xtask fetch {spec}`"
+                ))
+            });
+        }
+        Err(wrong(
+            "does not exist; a model is `lab`, a Hugging Face folder, a run folder, a .gguf file, \
+             hf:owner/name, or what `cargo xtask fetch` lists"
+                .to_owned(),
+        ))
+    }
+
+    fn at(path: &Path) -> Option<Self> {
+        if path.join(adapter::CONFIG).is_file() {
+            return Some(Self::Adapter(path.to_owned()));
+        }
+        if path.join("config.json").is_file() {
+            return Some(Self::Folder(path.to_owned()));
         }
         let is_gguf = path
             .extension()
             .is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
-        if is_gguf && path.is_file() {
-            return Ok(Self::Gguf(path.to_owned()));
-        }
-        let reason = if path.exists() {
-            "is neither a Hugging Face folder (no config.json) nor a finished run folder (no \
-             model/config.json) nor a .gguf file"
-        } else {
-            "does not exist; a model is `lab`, a Hugging Face folder, a run folder or a .gguf file"
-        };
-        Err(PolicyError::Source {
-            spec: spec.to_owned(),
-            reason: reason.to_owned(),
-        })
+        (is_gguf && path.is_file()).then(|| Self::Gguf(path.to_owned()))
     }
 
-    /// Loads the model; the lab's is drawn from `seed`.
+    /// Loads the model, an adapter folded in; the lab's is drawn from `seed`.
     ///
     /// # Errors
-    /// As [`hf::load`] and [`gguf::load`].
+    /// As [`hf::load`], [`gguf::load`], [`adapter::load_merged`] and [`RepoId::fetch`].
     pub fn load(&self, device: &Device, seed: u64) -> Result<Policy, PolicyError> {
         match self {
             Self::Lab => lab(device, seed),
             Self::Folder(folder) => hf::load(folder, device),
-            Self::Run(folder) => hf::load(&folder.join("model"), device),
+            Self::Adapter(folder) => adapter::load_merged(folder, device, seed),
             Self::Gguf(path) => gguf::load(path, device),
+            Self::Hub(repo) => {
+                let folder = repo.fetch()?;
+                match Self::at(&folder) {
+                    Some(Self::Hub(_)) | None => hf::load(&folder, device),
+                    Some(source) => source.load(device, seed),
+                }
+            }
+        }
+    }
+
+    /// What an adapter's configuration can name this model by: PEFT finds it from any folder.
+    /// `None` for a model that is in no file of its own.
+    pub fn base_name(&self) -> Option<String> {
+        match self {
+            Self::Lab | Self::Adapter(_) => None,
+            Self::Folder(path) | Self::Gguf(path) => {
+                let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                Some(whole.display().to_string())
+            }
+            Self::Hub(repo) => Some(repo.name.clone()),
         }
     }
 }

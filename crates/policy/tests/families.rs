@@ -196,6 +196,48 @@ fn a_completion_does_not_depend_on_its_batch() {
     }
 }
 
+/// Answers to one prompt hold its tokens once; what comes out is what each gives alone.
+#[test]
+fn a_shared_prompt_changes_neither_values_nor_gradients() {
+    for name in FAMILIES {
+        let (policy, _) = load(name);
+        let prompt: Vec<u32> = (0..11).map(|i| 3 + i * 5 % 60).collect();
+        let answers: [&[u32]; 4] = [&[9, 4, 7], &[9, 4, 2, 30, 31], &[2], &[50, 3]];
+        let samples: Vec<Sample> = answers
+            .iter()
+            .map(|answer| Sample::from_parts(&prompt, answer, &[2]))
+            .collect();
+        let run = |views: &[&Sample]| {
+            let weights = policy.decoder.tracked();
+            let logps = policy.decoder.log_probs(&weights, views, 1.0).unwrap();
+            let mut grads = logps.values.clone().sum().backward();
+            (host(logps.values.inner()), weights.gradients(&mut grads))
+        };
+        let (together, grads) = run(&samples.iter().collect::<Vec<_>>());
+        let alone: Vec<_> = samples.iter().map(|sample| run(&[sample])).collect();
+        let values: Vec<f64> = alone.iter().flat_map(|(v, _)| v.clone()).collect();
+        close(
+            &format!("{name}: log-probabilities"),
+            &together,
+            &values,
+            1e-5,
+        );
+        for (i, (parameter, grad)) in grads.into_iter().enumerate() {
+            let mut sum = vec![0.0; grad.dims()[0]];
+            for (_, grads) in &alone {
+                let one = host(grads[i].1.clone());
+                sum.iter_mut().zip(one).for_each(|(sum, x)| *sum += x);
+            }
+            close(
+                &format!("{name}: gradient of {parameter}"),
+                &host(grad),
+                &sum,
+                1e-4,
+            );
+        }
+    }
+}
+
 #[test]
 fn a_saved_model_is_read_back_bit_by_bit() {
     for name in FAMILIES {

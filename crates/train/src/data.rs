@@ -46,6 +46,76 @@ pub struct Samples<T> {
     pub summary: String,
 }
 
+/// Rows for training and held-out ones, before tokenisation.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// To train on.
+    pub train: Vec<Located>,
+    /// Held out.
+    pub valid: Vec<Located>,
+    /// The columns that were found, or `lab`.
+    pub layout: String,
+    /// Rows that were left out because they cannot be used, with place and reason.
+    pub skipped: Vec<String>,
+}
+
+/// Reads or makes the rows of a recipe.
+///
+/// # Errors
+/// Names file, line and field.
+pub fn rows(
+    source: &DataSource,
+    wanted: LabRows,
+    section: &DataSection,
+    seed: u64,
+) -> Result<Rows, TrainError> {
+    let DataSource::Files { train, valid } = source else {
+        let held_out = ((section.lab_rows as f64 * section.valid_fraction) as usize).max(64);
+        return Ok(Rows {
+            train: lab_rows(wanted, seed, Split::Train, section.lab_rows),
+            valid: lab_rows(wanted, seed, Split::Valid, held_out),
+            layout: "lab".to_owned(),
+            skipped: Vec::new(),
+        });
+    };
+    let load = LoadOptions {
+        bad_rows: section.bad_rows,
+        ..LoadOptions::default()
+    };
+    let (mut layouts, mut skipped) = (Vec::new(), Vec::new());
+    let mut read = |files: &[String]| -> Result<Vec<Located>, TrainError> {
+        let mut rows = Vec::new();
+        for file in files {
+            let dataset = togi_data::load_with(Path::new(file), &load).map_err(advised)?;
+            let layout = dataset.layout.columns().to_owned();
+            if !layouts.contains(&layout) {
+                layouts.push(layout);
+            }
+            let why = dataset.skipped.iter();
+            skipped.extend(why.map(|row| format!("{}: {}", row.place, row.reason)));
+            rows.extend(dataset.records);
+        }
+        Ok(rows)
+    };
+    let mut rows = read(train)?;
+    let mut held_out = read(valid)?;
+    if valid.is_empty() {
+        // Which rows are held out is a matter of the seed, not of their order.
+        let count = (rows.len() as f64 * section.valid_fraction) as usize;
+        let mut chosen = Order::new(seed ^ 0x7661_6c69, rows.len()).batch(0, count);
+        chosen.sort_unstable();
+        for index in chosen.into_iter().rev() {
+            held_out.push(rows.remove(index));
+        }
+    }
+    Ok(Rows {
+        train: rows,
+        valid: held_out,
+        layout: layouts.join("; "),
+        skipped,
+    })
+}
+
 /// Reads or makes the rows of a recipe and turns them into samples.
 ///
 /// # Errors
@@ -59,46 +129,12 @@ pub fn samples<T>(
     options: &TokenizeOptions,
     tokenize: impl Fn(&Located, &Tokenizer, &TokenizeOptions) -> Result<Option<T>, DataError>,
 ) -> Result<Samples<T>, TrainError> {
-    let mut layout = "lab".to_owned();
-    let mut skipped: Vec<String> = Vec::new();
-    let (train, valid) = match source {
-        DataSource::Lab => {
-            let held_out = ((section.lab_rows as f64 * section.valid_fraction) as usize).max(64);
-            (
-                lab_rows(wanted, seed, Split::Train, section.lab_rows),
-                lab_rows(wanted, seed, Split::Valid, held_out),
-            )
-        }
-        DataSource::Files { train, valid } => {
-            let load = LoadOptions {
-                bad_rows: section.bad_rows,
-                ..LoadOptions::default()
-            };
-            let mut read = |files: &[String]| -> Result<Vec<Located>, TrainError> {
-                let mut rows = Vec::new();
-                for file in files {
-                    let dataset = togi_data::load_with(Path::new(file), &load).map_err(advised)?;
-                    dataset.layout.columns().clone_into(&mut layout);
-                    let why = dataset.skipped.iter();
-                    skipped.extend(why.map(|row| format!("{}: {}", row.place, row.reason)));
-                    rows.extend(dataset.records);
-                }
-                Ok(rows)
-            };
-            let mut rows = read(train)?;
-            let mut held_out = read(valid)?;
-            if valid.is_empty() {
-                // Which rows are held out is a matter of the seed, not of their order.
-                let count = (rows.len() as f64 * section.valid_fraction) as usize;
-                let mut chosen = Order::new(seed ^ 0x7661_6c69, rows.len()).batch(0, count);
-                chosen.sort_unstable();
-                for index in chosen.into_iter().rev() {
-                    held_out.push(rows.remove(index));
-                }
-            }
-            (rows, held_out)
-        }
-    };
+    let Rows {
+        train,
+        valid,
+        layout,
+        mut skipped,
+    } = rows(source, wanted, section, seed)?;
     let mut too_long = 0;
     let mut convert = |rows: Vec<Located>| -> Result<Vec<T>, TrainError> {
         let mut all = Vec::with_capacity(rows.len());
@@ -143,8 +179,8 @@ pub fn samples<T>(
 /// Skipped rows that are listed one by one.
 const SHOWN: usize = 5;
 
-/// Says what to do about a row that cannot be used.
-fn advised(error: DataError) -> TrainError {
+/// The error, with what to do about a row that cannot be used.
+pub fn advised(error: DataError) -> TrainError {
     match error {
         DataError::Row { place, reason } => DataError::Row {
             place,

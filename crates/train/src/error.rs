@@ -59,7 +59,13 @@ pub enum TrainError {
 impl TrainError {
     /// True if the user's input or configuration is at fault.
     pub fn is_input(&self) -> bool {
-        !matches!(self, Self::Io { .. } | Self::Run { .. } | Self::Algo(_))
+        match self {
+            Self::Data(error) => error.is_input(),
+            Self::Policy(error) => error.is_input(),
+            Self::Io { source, .. } => togi_data::error::is_input(source),
+            Self::Config { .. } | Self::Folder { .. } => true,
+            Self::Run { .. } | Self::Algo(_) => false,
+        }
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

@@ -74,7 +74,8 @@ impl PreferenceLoss {
         }
     }
 
-    fn needs_reference(&self) -> bool {
+    /// True if it compares the policy with a reference.
+    pub fn needs_reference(&self) -> bool {
         !matches!(self, Self::SlicHf { .. })
     }
 

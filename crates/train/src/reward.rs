@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use togi_data::{PairSample, lab::AnnotatorConfig};
-use togi_policy::{Decoder, Head, LoraConfig, ModelConfig, Params, Weights, decoder::SCORE_HEAD};
+use togi_policy::{Decoder, LoraConfig, Weights};
 use togi_rl_algos::{Normalisation, bradley_terry::bradley_terry_loss};
 
 use crate::{
@@ -66,46 +66,6 @@ impl RecipeConfig for RewardConfig {
         }
         Ok(())
     }
-}
-
-/// A language model with a scalar head in the place of its output head, drawn from `seed`
-/// (deviation `1 / sqrt(hidden_size + 1)`) or zero. A model that has a scalar head keeps it.
-///
-/// # Errors
-/// When the parameters do not fit the configuration.
-pub fn with_score_head(decoder: &Decoder, seed: Option<u64>) -> Result<Decoder, TrainError> {
-    let mut decoder = decoder.clone();
-    decoder.merge_lora();
-    if decoder.params.contains(SCORE_HEAD) {
-        return Ok(decoder);
-    }
-    let config = ModelConfig {
-        tie_word_embeddings: true,
-        ..decoder.config.clone()
-    };
-    let width = config.hidden_size;
-    let device = decoder.device().clone();
-    let mut params = Params::default();
-    for (name, shape) in config.expected(Head::Score) {
-        match decoder.params.get(&name) {
-            Some(param) => params.insert(&name, shape, param.tensor.clone()),
-            None => {
-                let deviation = 1.0 / (width as f64 + 1.0).sqrt();
-                let data: Vec<f32> = match seed {
-                    Some(seed) => {
-                        let mut rng = togi_data::rng::CounterRng::new(seed, &[0x6865_6164]);
-                        (0..width)
-                            .map(|_| (rng.gaussian() * deviation) as f32)
-                            .collect()
-                    }
-                    None => vec![0.0; width],
-                };
-                let tensor = Tensor::from_data(TensorData::new(data, [width]), &device);
-                params.insert(&name, shape, tensor);
-            }
-        }
-    }
-    Ok(Decoder::new(config, params, device)?)
 }
 
 /// The objective over tokenised pairs.

@@ -21,7 +21,7 @@ use crate::{
     metrics::{Event, Observer},
     offline::{self, Stage, host},
     ppo::{self, Models, PpoConfig, ValueInit},
-    reward::{BradleyTerry, RewardConfig, with_score_head},
+    reward::{BradleyTerry, RewardConfig},
     rollout::{Rollout, rollouts},
     run_folder::RunFolder,
     schedule::Schedule,
@@ -175,7 +175,7 @@ pub fn train(
             &options,
             tokenize::pair,
         )?;
-        let mut decoder = with_score_head(&sft.decoder, Some(seed))?;
+        let mut decoder = sft.decoder.with_score_head(Some(seed))?;
         let objective = BradleyTerry {
             train: &pairs.train,
             valid: &pairs.valid,
@@ -209,7 +209,7 @@ pub fn train(
         let mut policy = sft.decoder.clone();
         let mut value = match config.ppo.value_init {
             ValueInit::RewardModel => reward.decoder.clone(),
-            ValueInit::ZeroHead => with_score_head(&policy, None)?,
+            ValueInit::ZeroHead => policy.with_score_head(None)?,
         };
         let mut models = Models {
             policy: &mut policy,

@@ -12,7 +12,7 @@ use togi_train::{
     config::{DataSection, LoopSection, OptimSection},
     offline::{self, Objective, Stage},
     preference::{Preference, PreferenceLoss},
-    reward::{BradleyTerry, with_score_head},
+    reward::BradleyTerry,
     schedule::Schedule,
     sft::Sft,
 };
@@ -151,7 +151,7 @@ fn sft_follows_trl() {
 fn a_reward_model_follows_trl() {
     let golden = golden();
     let pairs = samples(&golden, Value::clone, tokenize::pair);
-    let mut decoder = with_score_head(&fixture().decoder, None).unwrap();
+    let mut decoder = fixture().decoder.with_score_head(None).unwrap();
     let score: Vec<f32> = golden["score"]
         .as_array()
         .unwrap()

@@ -1,0 +1,44 @@
+//! `cargo xtask fetch <model>`: brings a model to this machine.
+
+use anyhow::Result;
+use clap::Args;
+use togi_policy::{
+    hub::RepoId,
+    known::{KNOWN, Known},
+};
+
+use crate::InputError;
+
+#[derive(Args)]
+pub(crate) struct FetchArguments {
+    /// A short name (without one, those that there are are listed) or hf:owner/name[@revision].
+    model: Option<String>,
+}
+
+pub(crate) fn run(arguments: &FetchArguments) -> Result<()> {
+    let Some(spec) = &arguments.model else {
+        for known in KNOWN {
+            let here = if known.cached()?.is_some() {
+                "  (is here)"
+            } else {
+                ""
+            };
+            println!("{:<24} hf:{}{here}", known.name, known.repo);
+        }
+        return Ok(());
+    };
+    let path = match (Known::find(spec), spec.strip_prefix("hf:")) {
+        (Some(known), _) => known.fetch(&mut |text| eprintln!("{text}"))?,
+        (None, Some(repo)) => RepoId::parse(repo)?.fetch()?,
+        (None, None) => {
+            let names: Vec<&str> = KNOWN.iter().map(|known| known.name).collect();
+            let text = format!(
+                "fetch {spec}: there are {} and hf:owner/name",
+                names.join(", ")
+            );
+            return Err(InputError(text).into());
+        }
+    };
+    println!("{spec} is at {}\nUse it as --model {spec}", path.display());
+    Ok(())
+}

@@ -1,0 +1,493 @@
+//! `cargo xtask inspect <recipe>`: what a recipe would train on, and with what. It trains nothing.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use burn::tensor::Device;
+use clap::Args;
+use console::{Style, measure_text_width};
+use togi_data::{
+    DataError, Located, LossOn, PairSample, PromptSample, Role, Sample, TokenizeOptions, Tokenizer,
+    lab::Writer,
+    stats::{Lengths, Measured},
+    tokenize,
+};
+use togi_policy::{Decoder, Policy};
+use togi_train::{
+    config::{DataSection, LoopSection, RecipeConfig, to_toml},
+    data::{DataSource, LabRows, Rows, advised, rows},
+    memory::{MemoryEstimate, human},
+    ppo::{PpoConfig, ValueInit},
+    preference::PreferenceConfig,
+    reward::RewardConfig,
+    rlhf::RlhfConfig,
+    sft::SftConfig,
+};
+
+use crate::{
+    device,
+    train::{Recipe, TrainArguments, preference_defaults},
+};
+
+#[derive(Args)]
+pub(crate) struct InspectArguments {
+    #[command(flatten)]
+    train: TrainArguments,
+    /// Samples that are shown.
+    #[arg(long, default_value_t = 3)]
+    samples: usize,
+    /// Over-long samples that are listed.
+    #[arg(long, default_value_t = 5)]
+    over_long: usize,
+}
+
+/// What of a sample goes through the model.
+trait Shown: Measured {
+    /// The sequences, with a name each.
+    fn sides(&self) -> Vec<(&'static str, Sample)>;
+
+    /// Tokens that go through the model: a common beginning counts once.
+    fn packed(&self) -> usize;
+}
+
+impl Shown for Sample {
+    fn sides(&self) -> Vec<(&'static str, Sample)> {
+        vec![("", self.clone())]
+    }
+
+    fn packed(&self) -> usize {
+        self.len()
+    }
+}
+
+impl Shown for PairSample {
+    fn sides(&self) -> Vec<(&'static str, Sample)> {
+        vec![
+            ("chosen", self.chosen.clone()),
+            ("rejected", self.rejected.clone()),
+        ]
+    }
+
+    fn packed(&self) -> usize {
+        let both = self.chosen.ids.iter().zip(&self.rejected.ids);
+        let common = both.take_while(|(a, b)| a == b).count();
+        self.chosen.len() + self.rejected.len() - common
+    }
+}
+
+impl Shown for PromptSample {
+    fn sides(&self) -> Vec<(&'static str, Sample)> {
+        vec![("", Sample::from_parts(&self.ids, &[], &[]))]
+    }
+
+    fn packed(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+/// The function of [`tokenize`] that makes a recipe's samples.
+type Tokenize<T> = fn(&Located, &Tokenizer, &TokenizeOptions) -> Result<Option<T>, DataError>;
+
+pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
+    let device = device::parse(&arguments.train.device)?;
+    let train = &arguments.train;
+    match train.recipe {
+        Recipe::Sft => {
+            let config: SftConfig = train.resolve(&SftConfig::default())?;
+            let mut policy = heading(train, &config, &device, config.seed)?;
+            add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
+            let rows = LabRows::Answers(Writer::demonstrator());
+            let batches = arguments.look(
+                &policy,
+                rows,
+                &config.data,
+                config.loss_on,
+                config.seed,
+                tokenize::sft,
+            )?;
+            memory(&batches, &config.train, &policy.decoder, None);
+        }
+        Recipe::Reward => {
+            let config: RewardConfig = train.resolve(&RewardConfig::default())?;
+            let mut policy = heading(train, &config, &device, config.seed)?;
+            policy.decoder = policy.decoder.with_score_head(Some(config.seed))?;
+            add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
+            let rows = LabRows::Preferences(config.annotators);
+            let batches = arguments.look(
+                &policy,
+                rows,
+                &config.data,
+                LossOn::Completion,
+                config.seed,
+                tokenize::pair,
+            )?;
+            memory(&batches, &config.train, &policy.decoder, None);
+        }
+        Recipe::Dpo | Recipe::Ipo | Recipe::Slic => {
+            let config: PreferenceConfig = train.resolve(&preference_defaults(train.recipe))?;
+            let mut policy = heading(train, &config, &device, config.seed)?;
+            add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
+            let rows = LabRows::Preferences(config.annotators);
+            let batches = arguments.look(
+                &policy,
+                rows,
+                &config.data,
+                LossOn::Completion,
+                config.seed,
+                tokenize::pair,
+            )?;
+            let copy = config.lora.is_none() && config.loss.needs_reference();
+            memory(
+                &batches,
+                &config.train,
+                &policy.decoder,
+                copy.then_some(&policy.decoder),
+            );
+        }
+        Recipe::Ppo => {
+            let config: PpoConfig = train.resolve(&PpoConfig::default())?;
+            let policy = heading(train, &config, &device, config.seed)?;
+            let batches = arguments.look(
+                &policy,
+                LabRows::Prompts,
+                &config.data,
+                LossOn::Completion,
+                config.seed,
+                tokenize::prompt,
+            )?;
+            ppo_memory(&batches, &config, policy, train.reward != "lab")?;
+        }
+        Recipe::Rlhf => {
+            let config: RlhfConfig = train.resolve(&RlhfConfig::default())?;
+            let policy = heading(train, &config, &device, config.seed)?;
+            let pairs = LabRows::Preferences(config.reward.annotators);
+            println!("\n{}", title("base and sft: answers"));
+            let written = LabRows::Answers(Writer::demonstrator());
+            arguments.look(
+                &policy,
+                written,
+                &config.sft.data,
+                config.sft.loss_on,
+                config.seed,
+                tokenize::sft,
+            )?;
+            println!("\n{}", title("reward: comparisons"));
+            arguments.look(
+                &policy,
+                pairs,
+                &config.reward.data,
+                LossOn::Completion,
+                config.seed,
+                tokenize::pair,
+            )?;
+            println!("\n{}", title("ppo: prompts"));
+            let batches = arguments.look(
+                &policy,
+                LabRows::Prompts,
+                &config.ppo.data,
+                LossOn::Completion,
+                config.seed,
+                tokenize::prompt,
+            )?;
+            ppo_memory(&batches, &config.ppo, policy, true)?;
+        }
+    }
+    Ok(())
+}
+
+fn title(text: &str) -> String {
+    Style::new().bold().apply_to(text).to_string()
+}
+
+/// Prints the configuration and loads the model.
+fn heading<C: RecipeConfig>(
+    train: &TrainArguments,
+    config: &C,
+    device: &Device,
+    seed: u64,
+) -> Result<Policy> {
+    println!("{}", title("Configuration"));
+    println!("{}", to_toml(config)?.trim_end());
+    let policy = train.load(device, seed)?;
+    let (all, _) = policy.decoder.params.count();
+    println!("\n{}", title("Model"));
+    println!(
+        "{}: {:?}, {} layers of width {}, vocabulary {}, {:.1} million parameters",
+        train.model,
+        policy.decoder.config.family,
+        policy.decoder.config.num_hidden_layers,
+        policy.decoder.config.hidden_size,
+        policy.decoder.config.vocab_size,
+        all as f64 / 1e6
+    );
+    Ok(policy)
+}
+
+fn add_lora(policy: &mut Policy, lora: Option<&togi_policy::LoraConfig>, seed: u64) -> Result<()> {
+    if let Some(lora) = lora {
+        policy.decoder.add_lora(lora.clone(), seed)?;
+        let (all, trainable) = policy.decoder.params.count();
+        println!(
+            "adapter of rank {} on {}: {:.2} million of {:.1} million parameters are trained",
+            lora.r,
+            lora.target_modules.join(", "),
+            trainable as f64 / 1e6,
+            all as f64 / 1e6
+        );
+    }
+    Ok(())
+}
+
+/// Sizes of all training samples: `(tokens through the model, scored tokens)`, the largest first.
+type Sizes = Vec<(usize, usize)>;
+
+impl InspectArguments {
+    /// Shows samples and lengths.
+    fn look<T: Shown>(
+        &self,
+        policy: &Policy,
+        wanted: LabRows,
+        section: &DataSection,
+        loss_on: LossOn,
+        seed: u64,
+        tokenize: Tokenize<T>,
+    ) -> Result<Sizes> {
+        let source: DataSource = self.train.source()?;
+        let options = section.options(loss_on);
+        let Rows {
+            train,
+            valid,
+            layout,
+            skipped,
+        } = rows(&source, wanted, section, seed)?;
+        let tokenizer = &policy.tokenizer;
+        println!("\n{}", title("Data"));
+        println!(
+            "layout: {layout}; {} rows to train on, {} held out, {} that cannot be used",
+            train.len(),
+            valid.len(),
+            skipped.len()
+        );
+        for reason in skipped.iter().take(self.over_long) {
+            println!("  {reason}");
+        }
+        let unlimited = TokenizeOptions {
+            max_length: usize::MAX,
+            ..options
+        };
+        let mut sizes = Vec::with_capacity(train.len());
+        let mut bad = 0;
+        let mut shown = 0;
+        let mut good = Vec::with_capacity(train.len());
+        for row in train {
+            let sample = match tokenize(&row, tokenizer, &unlimited) {
+                Ok(Some(sample)) => sample,
+                Ok(None) => continue,
+                Err(DataError::Row { place, reason })
+                    if section.bad_rows == togi_data::BadRows::Skip =>
+                {
+                    bad += 1;
+                    if bad <= self.over_long {
+                        println!("  {place}: {reason}");
+                    }
+                    continue;
+                }
+                Err(error) => return Err(advised(error).into()),
+            };
+            if shown < self.samples {
+                shown += 1;
+                show(&row.place, &sample, tokenizer);
+            }
+            let cut = |tokens: usize| tokens.min(2 * section.max_length);
+            let scored: usize = sample.sides().iter().map(|(_, s)| s.scored().count()).sum();
+            sizes.push((cut(sample.packed()), cut(scored)));
+            good.push(row);
+        }
+        if bad > 0 {
+            println!("  {bad} rows cannot be used and are skipped");
+        }
+        let lengths = Lengths::measure(&good, tokenizer, &options, tokenize)?;
+        self.histogram(&lengths, section);
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(sizes)
+    }
+
+    fn histogram(&self, lengths: &Lengths, section: &DataSection) {
+        println!(
+            "\n{}",
+            title("Lengths in tokens (of a pair, the longer side)")
+        );
+        let (q, all) = (|x| lengths.quantile(x), lengths.tokens.len());
+        println!(
+            "shortest {}, median {}, 90% {}, longest {}, together {}",
+            q(0.0),
+            q(0.5),
+            q(0.9),
+            q(1.0),
+            lengths.total()
+        );
+        let bins = lengths.histogram(12);
+        let most = bins.iter().map(|bin| bin.count).max().unwrap_or(1).max(1);
+        for bin in bins {
+            let over = bin.from > section.max_length;
+            let bar = "█".repeat((bin.count * 40).div_ceil(most));
+            let bar = if over {
+                Style::new().red()
+            } else {
+                Style::new().cyan()
+            }
+            .apply_to(bar);
+            println!("{:>6} - {:<6} {:>7} {bar}", bin.from, bin.to, bin.count);
+        }
+        let what = match section.over_long {
+            togi_data::OverLong::Error => "they are an error (data.over_long = \"error\")",
+            togi_data::OverLong::Drop => "they are left out",
+            togi_data::OverLong::Truncate => "they are cut",
+        };
+        let count = lengths.over_long.len();
+        if count == 0 {
+            println!(
+                "none is longer than data.max_length = {}",
+                section.max_length
+            );
+            return;
+        }
+        println!(
+            "{count} of {all} are longer than data.max_length = {}; {what}:",
+            section.max_length
+        );
+        for (place, tokens) in lengths.over_long.iter().take(self.over_long) {
+            println!("  {place}: {tokens} tokens");
+        }
+        if count > self.over_long {
+            println!(
+                "  and {} more (--over-long N lists more)",
+                count - self.over_long
+            );
+        }
+    }
+}
+
+/// Prints a sample's tokens, a line for each run of tokens of one role and weight.
+fn show(place: &str, sample: &impl Shown, tokenizer: &Tokenizer) {
+    for (side, sample) in sample.sides() {
+        println!();
+        let scored = sample.scored().count();
+        let name = if side.is_empty() {
+            String::new()
+        } else {
+            format!(" {side}")
+        };
+        println!("{place}{name}: {} tokens, {scored} scored", sample.len());
+        let mut start = 0;
+        while start < sample.len() {
+            let kind = |i: usize| (sample.roles[i], sample.weights[i]);
+            let end = (start..sample.len())
+                .find(|i| kind(*i) != kind(start))
+                .unwrap_or(sample.len());
+            let (role, weight) = kind(start);
+            let tokens = sample.ids[start..end]
+                .iter()
+                .map(|id| tokenizer.decode_all(&[*id]).replace('\n', "⏎"));
+            print_run(role, weight, tokens);
+            start = end;
+        }
+    }
+}
+
+/// Tokens of one role and weight, wrapped, with the border of tokens marked.
+fn print_run(role: Role, weight: f32, tokens: impl Iterator<Item = String>) {
+    const WIDTH: usize = 96;
+    let (name, style) = match role {
+        Role::System => ("system", Style::new().blue()),
+        Role::Prompt => ("prompt", Style::new().cyan()),
+        Role::Completion => ("completion", Style::new().green()),
+        Role::Observation => ("observation", Style::new().magenta()),
+        Role::Eos => ("eos", Style::new().yellow().bold()),
+    };
+    let border = Style::new().dim().apply_to("|").to_string();
+    let mut line = String::new();
+    let mut width = 0;
+    let mut first = true;
+    let mut flush = |line: &mut String| {
+        if first {
+            println!("  {:<11} x{weight:<4} {line}", name);
+        } else {
+            println!("  {:<17} {line}", "");
+        }
+        first = false;
+        line.clear();
+    };
+    for token in tokens {
+        let wide = measure_text_width(&token) + 1;
+        if width + wide > WIDTH && width > 0 {
+            flush(&mut line);
+            width = 0;
+        }
+        line.push_str(&style.apply_to(&token).to_string());
+        line.push_str(&border);
+        width += wide;
+    }
+    if width > 0 {
+        flush(&mut line);
+    }
+}
+
+/// The estimate for a recipe that learns from fixed samples.
+fn memory(sizes: &Sizes, train: &LoopSection, decoder: &Decoder, copy: Option<&Decoder>) {
+    let mut estimate = MemoryEstimate::new();
+    let micro = train.micro_batch_size.min(train.batch_size);
+    estimate.trained(decoder, micro < train.batch_size);
+    if let Some(copy) = copy {
+        estimate.frozen(copy);
+    }
+    let largest = sizes.iter().take(micro);
+    let (tokens, scored) = largest.fold((0, 0), |(t, s), size| (t + size.0, s + size.1));
+    estimate.activations(decoder, tokens, scored);
+    print_estimate(
+        &estimate,
+        &format!("micro-batches of {micro}, at most {tokens} tokens"),
+    );
+}
+
+fn ppo_memory(sizes: &Sizes, config: &PpoConfig, mut policy: Policy, learned: bool) -> Result<()> {
+    let mut estimate = MemoryEstimate::new();
+    let value = policy.decoder.with_score_head(None)?;
+    if learned {
+        estimate.frozen(&value);
+    } else if config.value_init == ValueInit::RewardModel {
+        println!("\nwithout a reward model, the value model starts from the policy");
+    }
+    match &config.lora {
+        Some(lora) => policy.decoder.add_lora(lora.clone(), config.seed)?,
+        None => estimate.frozen(&policy.decoder),
+    }
+    let micro = config.micro_batch_size.min(config.minibatch_size);
+    let accumulates = micro < config.minibatch_size;
+    estimate.trained(&policy.decoder, accumulates);
+    estimate.trained(&value, accumulates);
+    let new = config.sampling.max_new_tokens;
+    let longest = sizes.first().map_or(0, |size| size.0);
+    let tokens: usize = sizes.iter().take(micro).map(|size| size.0 + new).sum();
+    estimate.activations(&policy.decoder, tokens, micro * new);
+    let at_once = config.sampling.batch_size.min(config.prompts_per_step);
+    estimate.cache(&policy.decoder.config, at_once, longest + new);
+    print_estimate(
+        &estimate,
+        &format!("micro-batches of {micro}, at most {tokens} tokens"),
+    );
+    Ok(())
+}
+
+fn print_estimate(estimate: &MemoryEstimate, what: &str) {
+    println!("\n{}", title("Memory (estimate)"));
+    let parts: BTreeMap<_, _> = estimate.parts.iter().copied().collect();
+    for (name, bytes) in parts {
+        println!("  {name:<18} {:>9}", human(bytes));
+    }
+    println!(
+        "  {:<18} {:>9}  ({what})",
+        "together",
+        human(estimate.total())
+    );
+}
