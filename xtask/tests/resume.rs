@@ -58,7 +58,13 @@ fn finish(command: &mut Command) {
 }
 
 fn result(out: &Path) -> [Vec<u8>; 2] {
-    ["metrics.jsonl", "model/model.safetensors"].map(|file| std::fs::read(out.join(file)).unwrap())
+    let whole = "model/model.safetensors";
+    let weights = if out.join(whole).exists() {
+        whole
+    } else {
+        "model/adapter_model.safetensors"
+    };
+    ["metrics.jsonl", weights].map(|file| std::fs::read(out.join(file)).unwrap())
 }
 
 fn resumes_exactly(recipe: &str, settings: &[&str]) {

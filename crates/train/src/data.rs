@@ -180,7 +180,7 @@ pub fn samples<T>(
 const SHOWN: usize = 5;
 
 /// The error, with what to do about a row that cannot be used.
-pub fn advised(error: DataError) -> TrainError {
+fn advised(error: DataError) -> TrainError {
     match error {
         DataError::Row { place, reason } => DataError::Row {
             place,

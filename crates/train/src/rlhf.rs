@@ -72,25 +72,27 @@ impl Default for RlhfConfig {
             seed: 0,
             eval_prompts: 300,
             base: SftConfig {
-                train: steps(900, 64),
+                train: steps(1500, 64),
                 optim: optim(2e-3),
                 data: data(40_000),
                 ..SftConfig::default()
             },
             sft: SftConfig {
-                train: steps(300, 64),
+                train: steps(600, 64),
                 optim: optim(5e-4),
-                data: data(10_000),
+                data: data(20_000),
                 ..SftConfig::default()
             },
             reward: RewardConfig {
-                train: steps(300, 64),
+                // Enough comparisons that the reward model sees what instructions ask for, not only
+                // tone and length: with 10,000, PPO wins reward by politeness alone.
+                train: steps(800, 64),
                 optim: optim(5e-4),
-                data: data(10_000),
+                data: data(40_000),
                 ..RewardConfig::default()
             },
             ppo: PpoConfig {
-                max_steps: 80,
+                max_steps: 100,
                 prompts_per_step: 128,
                 epochs: 2,
                 minibatch_size: 64,
@@ -101,7 +103,7 @@ impl Default for RlhfConfig {
                     batch_size: 128,
                     ..Sampling::default()
                 },
-                kl_coef: 0.05,
+                kl_coef: 0.1,
                 optim: OptimSection {
                     eps: 1e-5,
                     ..optim(3e-4)
