@@ -411,8 +411,8 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
         seed: config.seed,
         observer: bars,
     };
-    ppo::train(&mut stage, &mut models, &data.train, &config)?;
-    session.finish_run(&policy, None, arguments, config.seed)
+    let last = ppo::train(&mut stage, &mut models, &data.train, &data.valid, &config)?;
+    session.finish_run(&policy, last, arguments, config.seed)
 }
 
 impl Session {

@@ -128,6 +128,209 @@ fn models_and_devices() {
     }
 }
 
+/// A copy of a fixture model, changed.
+fn model(folder: &Path, name: &str, change: impl FnOnce(&Path)) -> String {
+    let fixture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/policy/tests/fixtures/llama");
+    let copy = folder.join(name);
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(fixture).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
+    }
+    change(&copy);
+    copy.display().to_string()
+}
+
+/// Replaces text in a file of the model.
+fn replace(folder: &Path, name: &str, from: &str, to: &str) {
+    let path = folder.join(name);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{name} has no {from}");
+    fs::write(&path, text.replacen(from, to, 1)).unwrap();
+}
+
+/// Rewrites the header of the model's safetensors file; the data stays.
+fn header(folder: &Path, change: impl FnOnce(String) -> String) {
+    let path = folder.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = change(String::from_utf8(bytes[8..8 + length].to_vec()).unwrap());
+    let mut all = (header.len() as u64).to_le_bytes().to_vec();
+    all.extend_from_slice(header.as_bytes());
+    all.extend_from_slice(&bytes[8 + length..]);
+    fs::write(&path, all).unwrap();
+}
+
+#[test]
+fn models_that_are_not_whole_or_do_not_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad = |name: &str, needles: &[&str], change: &dyn Fn(&Path)| {
+        let model = model(folder.path(), name, change);
+        refused(&["sft", "--model", &model], needles);
+    };
+    let weights = |dir: &Path| dir.join("model.safetensors");
+    for cut in [0, 5, 8, 300, 20_000] {
+        bad(
+            &format!("cut-{cut}"),
+            &["model.safetensors", "not a whole"],
+            &|dir| {
+                let bytes = fs::read(weights(dir)).unwrap();
+                fs::write(weights(dir), &bytes[..cut.min(bytes.len() - 1)]).unwrap();
+            },
+        );
+    }
+    bad("huge-header", &["model.safetensors"], &|dir| {
+        let mut bytes = fs::read(weights(dir)).unwrap();
+        bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        fs::write(weights(dir), bytes).unwrap();
+    });
+    bad("offsets", &["model.safetensors"], &|dir| {
+        header(dir, |text| {
+            text.replacen("\"data_offsets\":[0,", "\"data_offsets\":[7,", 1)
+        });
+    });
+    bad("dimensions", &["model.safetensors"], &|dir| {
+        header(dir, |text| {
+            text.replacen("[96,32]", "[9223372036854775807,32]", 1)
+        });
+    });
+    bad(
+        "shape",
+        &["model.embed_tokens.weight", "[32, 96]", "[96, 32]"],
+        &|dir| {
+            header(dir, |text| text.replacen("[96,32]", "[32,96]", 1));
+        },
+    );
+    bad("name", &["missing tensors", "model.norm.weight"], &|dir| {
+        header(dir, |text| {
+            text.replacen("\"model.norm.weight\"", "\"model.norm.weigth\"", 1)
+        });
+    });
+    bad("extra", &["model.layers.1", "does not have"], &|dir| {
+        replace(
+            dir,
+            "config.json",
+            "\"num_hidden_layers\": 2",
+            "\"num_hidden_layers\": 1",
+        );
+    });
+    bad(
+        "architecture",
+        &["GPT2LMHeadModel", "LlamaForCausalLM"],
+        &|dir| {
+            replace(dir, "config.json", "LlamaForCausalLM", "GPT2LMHeadModel");
+        },
+    );
+    bad("rope", &["yarn"], &|dir| {
+        replace(
+            dir,
+            "config.json",
+            "\"rope_type\": \"default\"",
+            "\"rope_type\": \"yarn\"",
+        );
+    });
+    bad("vocabulary", &["tokenizer has", "vocabulary"], &|dir| {
+        replace(
+            dir,
+            "tokenizer.json",
+            "\"w95\": 95",
+            "\"w95\": 95, \"w96\": 96",
+        );
+    });
+    bad("no-json", &["config.json"], &|dir| {
+        fs::write(dir.join("config.json"), "{\"architectures\": [").unwrap();
+    });
+    bad("pickle", &["model.safetensors"], &|dir| {
+        fs::rename(weights(dir), dir.join("pytorch_model.bin")).unwrap();
+    });
+    let gguf = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../crates/policy/tests/fixtures/gguf/llama.gguf");
+    let bytes = fs::read(gguf).unwrap();
+    for cut in [3, 30, 500, bytes.len() - 1] {
+        let path = folder.path().join(format!("cut-{cut}.gguf"));
+        fs::write(&path, &bytes[..cut]).unwrap();
+        refused(&["sft", "--model", path.to_str().unwrap()], &["gguf"]);
+    }
+}
+
+#[test]
+fn samples_that_are_too_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = " red".repeat(60);
+    let rows = format!("{{\"prompt\": \"say\", \"completion\": \"{words}\"}}\n");
+    let data = file(folder.path(), "long.jsonl", &rows);
+    refused(
+        &["sft", "--data", &data, "--set", "data.max_length=20"],
+        &["long.jsonl:1", "max_length = 20", "truncate"],
+    );
+    // Longer than the model's positions.
+    let words = " red".repeat(300);
+    let rows = format!("{{\"prompt\": \"say\", \"completion\": \"{words}\"}}\n");
+    let data = file(folder.path(), "longer.jsonl", &rows);
+    refused(&["sft", "--data", &data], &["128 positions"]);
+}
+
+#[test]
+fn numbers_that_are_not_finite_end_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let failed = |name: &str, arguments: &[&str], needles: &[&str]| {
+        let out = folder.path().join(name);
+        let mut all = vec!["train"];
+        all.extend(arguments);
+        all.extend(["--out", out.to_str().unwrap()]);
+        let (status, said) = run(&all);
+        assert_eq!(status, Some(1), "{arguments:?}: {said}");
+        for needle in needles {
+            assert!(said.contains(needle), "`{needle}` is not in: {said}");
+        }
+        // Nothing that is not finite was written down.
+        let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
+        assert!(
+            !metrics.to_lowercase().contains("nan") && !metrics.contains("null"),
+            "{metrics}"
+        );
+    };
+    let wild = [
+        "sft",
+        "--set=optim.learning_rate=1e30",
+        "--set=data.lab_rows=100",
+        "--max-steps=9",
+    ];
+    failed(
+        "loss",
+        &wild,
+        &["sft, step", "is NaN", "lower learning rate"],
+    );
+    // A reward model whose scores are no numbers.
+    let small = ["--set=data.lab_rows=100", "--max-steps=1"];
+    let reward = folder.path().join("reward");
+    let mut train = vec!["train", "reward", "--out", reward.to_str().unwrap()];
+    train.extend(small);
+    let (status, said) = run(&train);
+    assert_eq!(status, Some(0), "{said}");
+    let path = reward.join("model/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let names: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let at = names["score.weight"]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[8 + length + at..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let reward = reward.to_str().unwrap();
+    let ppo = [
+        "ppo",
+        "--reward",
+        reward,
+        "--set=prompts_per_step=4",
+        "--max-steps=1",
+    ];
+    failed(
+        "ppo",
+        &ppo,
+        &["ppo, step 1", "unscorable: the score is NaN"],
+    );
+}
+
 #[test]
 fn an_output_folder_in_use_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();

@@ -104,6 +104,51 @@ fn resumes_exactly(recipe: &str, settings: &[&str]) {
     }
 }
 
+/// The disk is full while the second checkpoint is written: the run says so, the first one stays,
+/// and from there the run goes on to the same bytes.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("whole");
+    finish(&mut command("sft", OFFLINE, &whole));
+    let out = folder.path().join("full");
+    let first = out.join("checkpoints/sft-00000002/manifest.json");
+    let mut child = command("sft", OFFLINE, &out)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !first.exists() {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "ended without a checkpoint"
+        );
+        thread::yield_now();
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    // A limit on the size of files stands for the full disk: writes fail in the same way.
+    let mut limited = Command::new("bash");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 1000; exec \"$@\"", "bash"]);
+    let command_line = command("sft", OFFLINE, &out);
+    limited
+        .arg(command_line.get_program())
+        .args(command_line.get_args())
+        .arg("--resume");
+    let output = limited.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("tensors.safetensors") && !said.contains("panicked"),
+        "{said}"
+    );
+    finish(command("sft", OFFLINE, &out).arg("--resume"));
+    assert!(
+        result(&out) == result(&whole),
+        "another result after a full disk"
+    );
+}
+
 #[test]
 fn sft() {
     resumes_exactly("sft", OFFLINE);

@@ -10,9 +10,9 @@ pub mod metrics;
 pub mod offline;
 pub mod optimizer;
 pub mod ppo;
+mod ppo_config;
 pub mod preference;
 pub mod reward;
-
 pub mod rlhf;
 pub mod rollout;
 pub mod run_folder;

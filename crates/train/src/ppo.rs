@@ -12,183 +12,28 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use togi_data::{PromptSample, Sample, Tokenizer, batch::Order, rng::CounterRng};
 use togi_policy::{
-    Decoder, DropoutKey, Finish, LoraConfig, Sampling,
+    Decoder, DropoutKey, Finish,
     log_probs::{completion_mask, pad},
 };
 use togi_reward::Reward;
 use togi_rl_algos::{
     Normalisation,
     gae::gae,
-    kl::{KlController, KlEstimator, kl_per_token},
+    kl::kl_per_token,
     ppo::{policy_loss, token_rewards, value_loss},
     whiten::{whiten, whiten_keep_mean},
 };
 
 use crate::{
     checkpoint::Checkpoint,
-    config::{DataSection, OptimSection, RecipeConfig, at_least_one, positive, within},
     error::TrainError,
     metrics::{Event, Row},
     offline::{Stage, accumulate, host},
     optimizer::AdamW,
-    rollout::{Rollout, rollouts, scores},
+    rollout::{Rollout, rollouts, scores, sequence_kl},
 };
 
-/// What the value model starts from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ValueInit {
-    /// The reward model (Stiennon et al. 2020).
-    RewardModel,
-    /// The policy, with a head of zeros.
-    ZeroHead,
-}
-
-/// Configuration of the recipe `ppo`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PpoConfig {
-    /// Of prompts' order, sampling and minibatches.
-    pub seed: u64,
-    /// Rollout batches.
-    pub max_steps: u64,
-    /// Prompts, and so completions, a step.
-    pub prompts_per_step: usize,
-    /// Passes over each step's completions.
-    pub epochs: u64,
-    /// Completions an update.
-    pub minibatch_size: usize,
-    /// Completions that go through the model at a time.
-    pub micro_batch_size: usize,
-    /// How completions are drawn. Log-probabilities are taken at the same temperature.
-    pub sampling: Sampling,
-    /// Weight of the per-token KL penalty at first.
-    pub kl_coef: f64,
-    /// How the KL is estimated from a sample.
-    pub kl_estimator: KlEstimator,
-    /// How its weight moves.
-    pub kl_controller: KlController,
-    /// Discount.
-    pub gamma: f64,
-    /// Decay of the advantage estimator.
-    pub gae_lambda: f64,
-    /// Clip of the ratio.
-    pub clip_eps: f64,
-    /// Clip of the value's change.
-    pub value_clip_eps: f64,
-    /// Weight of the value loss.
-    pub vf_coef: f64,
-    /// Remove mean and scale of the advantages.
-    pub whiten_advantages: bool,
-    /// Remove the scale of the rewards, keeping their mean.
-    pub whiten_rewards: bool,
-    /// Subtracted from the score of a completion that did not end.
-    pub missing_eos_penalty: f64,
-    /// Scores are kept within plus and minus this; 0: not.
-    pub score_clip: f64,
-    /// Shift and scale scores by their running mean and deviation.
-    pub normalise_scores: bool,
-    /// End a step's epochs when the approximate KL to the sampling policy passes this; 0: never.
-    pub target_kl: f64,
-    /// What the value model starts from.
-    pub value_init: ValueInit,
-    /// The policy's optimiser.
-    pub optim: OptimSection,
-    /// The value model's learning rate.
-    pub value_learning_rate: f64,
-    /// Data.
-    pub data: DataSection,
-    /// Steps between checkpoints; 0: at the end only.
-    pub checkpoint_every: u64,
-    /// Checkpoints that are kept.
-    pub keep_checkpoints: usize,
-    /// Train an adapter of the policy instead of its weights.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lora: Option<LoraConfig>,
-}
-
-impl Default for PpoConfig {
-    /// TRL 1.12's and the paper's where they agree.
-    fn default() -> Self {
-        Self {
-            seed: 0,
-            max_steps: 100,
-            prompts_per_step: 64,
-            epochs: 4,
-            minibatch_size: 32,
-            micro_batch_size: 8,
-            sampling: Sampling {
-                temperature: 0.7,
-                ..Sampling::default()
-            },
-            kl_coef: 0.05,
-            kl_estimator: KlEstimator::K1,
-            kl_controller: KlController::Fixed,
-            gamma: 1.0,
-            gae_lambda: 0.95,
-            clip_eps: 0.2,
-            value_clip_eps: 0.2,
-            vf_coef: 0.1,
-            whiten_advantages: true,
-            whiten_rewards: false,
-            missing_eos_penalty: 1.0,
-            score_clip: 0.0,
-            normalise_scores: false,
-            target_kl: 0.0,
-            value_init: ValueInit::RewardModel,
-            optim: OptimSection {
-                learning_rate: 3e-6,
-                eps: 1e-5,
-                ..OptimSection::default()
-            },
-            value_learning_rate: 3e-6,
-            data: DataSection::default(),
-            checkpoint_every: 20,
-            keep_checkpoints: 2,
-            lora: None,
-        }
-    }
-}
-
-impl RecipeConfig for PpoConfig {
-    fn validate(&self) -> Result<(), TrainError> {
-        at_least_one("max_steps", self.max_steps as usize)?;
-        at_least_one("prompts_per_step", self.prompts_per_step)?;
-        at_least_one("epochs", self.epochs as usize)?;
-        at_least_one("minibatch_size", self.minibatch_size)?;
-        at_least_one("micro_batch_size", self.micro_batch_size)?;
-        at_least_one("keep_checkpoints", self.keep_checkpoints)?;
-        self.sampling.validate()?;
-        positive("sampling.temperature", self.sampling.temperature)?;
-        if self.sampling.top_k > 0 || self.sampling.top_p < 1.0 || self.sampling.min_p > 0.0 {
-            let reason = "top_k, top_p and min_p change the distribution that is sampled from, \
-                          and PPO's ratio is taken on the whole one";
-            return Err(TrainError::config("sampling", reason));
-        }
-        within("kl_coef", self.kl_coef, 0.0, f64::MAX)?;
-        self.kl_controller.validate()?;
-        within("gamma", self.gamma, 0.0, 1.0)?;
-        within("gae_lambda", self.gae_lambda, 0.0, 1.0)?;
-        positive("clip_eps", self.clip_eps)?;
-        positive("value_clip_eps", self.value_clip_eps)?;
-        within("vf_coef", self.vf_coef, 0.0, f64::MAX)?;
-        within(
-            "missing_eos_penalty",
-            self.missing_eos_penalty,
-            0.0,
-            f64::MAX,
-        )?;
-        within("score_clip", self.score_clip, 0.0, f64::MAX)?;
-        within("target_kl", self.target_kl, 0.0, f64::MAX)?;
-        positive("value_learning_rate", self.value_learning_rate)?;
-        self.optim.validate()?;
-        self.data.validate()?;
-        if let Some(lora) = &self.lora {
-            lora.validate()?;
-        }
-        Ok(())
-    }
-}
+pub use crate::ppo_config::{PpoConfig, ValueInit};
 
 /// How far the first minibatch's ratio may be from 1: it was sampled and scored by one model.
 pub const RATIO_TOLERANCE: f64 = 1e-5;
@@ -242,6 +87,7 @@ struct Experience {
 }
 
 /// Trains the policy and the value model in place; goes on from the newest whole checkpoint.
+/// Returns the last look at the held-out prompts.
 ///
 /// # Errors
 /// Unscorable completions; a first ratio that is not 1; a loss that is not finite; files that
@@ -250,8 +96,9 @@ pub fn train(
     stage: &mut Stage<'_>,
     models: &mut Models<'_>,
     prompts: &[PromptSample],
+    valid: &[PromptSample],
     config: &PpoConfig,
-) -> Result<(), TrainError> {
+) -> Result<Option<Row>, TrainError> {
     let name = stage.name;
     let mut adam = AdamW::new(&models.policy.params);
     let mut value_adam = AdamW::new(&models.value.params);
@@ -277,6 +124,7 @@ pub fn train(
         step,
         total: config.max_steps,
     });
+    let mut last_eval = None;
     while step < config.max_steps {
         let started = Instant::now();
         let chosen: Vec<&PromptSample> = order
@@ -340,8 +188,18 @@ pub fn train(
             row: &row,
             tokens_per_second,
         });
+        let last = step == config.max_steps;
+        let looks = config.eval_every > 0 && step % config.eval_every == 0;
+        if (last || looks)
+            && let Some(eval) = evaluate(stage, models, valid, config, step)?
+        {
+            let text = eval.to_json(name, step);
+            stage.run.append("metrics.jsonl", &text)?;
+            stage.observer.on(Event::Eval { step, row: &eval });
+            last_eval = Some(eval);
+        }
         let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
-        if due || step == config.max_steps {
+        if due || last {
             let mut checkpoint = Checkpoint::default();
             checkpoint.add("policy", models.policy, &adam);
             checkpoint.add("value", models.value, &value_adam);
@@ -355,7 +213,34 @@ pub fn train(
         }
     }
     stage.observer.on(Event::Done);
-    Ok(())
+    Ok(last_eval)
+}
+
+/// Answers held-out prompts, the same ones with the same random numbers at each look. `None`
+/// without any.
+fn evaluate(
+    stage: &Stage<'_>,
+    models: &Models<'_>,
+    valid: &[PromptSample],
+    config: &PpoConfig,
+    step: u64,
+) -> Result<Option<Row>, TrainError> {
+    let prompts: Vec<&PromptSample> = valid.iter().take(config.eval_samples).collect();
+    if prompts.is_empty() {
+        return Ok(None);
+    }
+    let (policy, sampling) = (&*models.policy, &config.sampling);
+    let seed = stage.seed ^ 0x7661_6c69;
+    let drawn = rollouts(policy, models.tokenizer, &prompts, sampling, seed, 0)?;
+    let scored = scores(models.reward, &drawn, stage.name, step)?;
+    let kl = sequence_kl(policy, models.reference, &drawn, sampling.temperature)?;
+    let mut row = Row::default();
+    row.set("val/scores", mean(scored.iter().map(|s| s.value)));
+    row.set("val/kl", mean(kl));
+    let lengths = drawn.iter().map(|r| r.completion().len() as f64);
+    row.set("val/mean_length", mean(lengths));
+    row.check(stage.name, step)?;
+    Ok(Some(row))
 }
 
 /// The first completions of a step, for people.

@@ -19,10 +19,10 @@ use crate::{
     data::{DataSource, LabRows, samples},
     error::TrainError,
     metrics::{Event, Observer},
-    offline::{self, Stage, host},
+    offline::{self, Stage},
     ppo::{self, Models, PpoConfig, ValueInit},
     reward::{BradleyTerry, RewardConfig},
-    rollout::{Rollout, rollouts},
+    rollout::{Rollout, rollouts, sequence_kl},
     run_folder::RunFolder,
     schedule::Schedule,
     sft::{Sft, SftConfig},
@@ -220,7 +220,13 @@ pub fn train(
             reward: &reward_model,
             tokenizer,
         };
-        ppo::train(stage, &mut models, &prompts.train, &config.ppo)?;
+        ppo::train(
+            stage,
+            &mut models,
+            &prompts.train,
+            &prompts.valid,
+            &config.ppo,
+        )?;
         Ok(policy_of(policy)?)
     })?;
     hf::save(&tuned, &run.model())?;
@@ -373,25 +379,4 @@ pub fn compare(
         });
     }
     Ok(comparison)
-}
-
-/// `log π - log ref` summed over each completion.
-fn sequence_kl(
-    policy: &Decoder,
-    reference: &Decoder,
-    drawn: &[Rollout],
-    temperature: f64,
-) -> Result<Vec<f64>, TrainError> {
-    let temperature = if temperature > 0.0 { temperature } else { 1.0 };
-    let (weights, reference_weights) = (policy.frozen(), reference.frozen());
-    let mut all = Vec::with_capacity(drawn.len());
-    for part in drawn.chunks(32) {
-        let samples: Vec<_> = part.iter().map(|r| &r.sample).collect();
-        let ours = policy.log_probs(&weights, &samples, temperature)?.sums();
-        let theirs = reference
-            .log_probs(&reference_weights, &samples, temperature)?
-            .sums();
-        all.extend(host(&(ours - theirs)));
-    }
-    Ok(all)
 }

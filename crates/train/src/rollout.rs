@@ -4,7 +4,7 @@ use togi_data::{PromptSample, Sample, Tokenizer};
 use togi_policy::{Decoder, Finish, Generation, Sampling, generate};
 use togi_reward::{Reward, Scorable, Score};
 
-use crate::error::TrainError;
+use crate::{error::TrainError, offline::host};
 
 /// A completion of a prompt.
 #[derive(Clone, Debug)]
@@ -95,4 +95,28 @@ pub fn scores(
             })
         })
         .collect()
+}
+
+/// `log π - log ref` summed over each completion.
+///
+/// # Errors
+/// As [`Decoder::log_probs`].
+pub fn sequence_kl(
+    policy: &Decoder,
+    reference: &Decoder,
+    drawn: &[Rollout],
+    temperature: f64,
+) -> Result<Vec<f64>, TrainError> {
+    let temperature = if temperature > 0.0 { temperature } else { 1.0 };
+    let (weights, reference_weights) = (policy.frozen(), reference.frozen());
+    let mut all = Vec::with_capacity(drawn.len());
+    for part in drawn.chunks(32) {
+        let samples: Vec<_> = part.iter().map(|r| &r.sample).collect();
+        let ours = policy.log_probs(&weights, &samples, temperature)?.sums();
+        let theirs = reference
+            .log_probs(&reference_weights, &samples, temperature)?
+            .sums();
+        all.extend(host(&(ours - theirs)));
+    }
+    Ok(all)
 }

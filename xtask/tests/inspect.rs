@@ -1,0 +1,89 @@
+//! `inspect` shows what a recipe would train on, for every recipe, and trains nothing.
+
+use std::{fs, process::Command};
+
+fn inspect(folder: &std::path::Path, arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .arg("inspect")
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn contains(text: &str, needles: &[&str]) {
+    for needle in needles {
+        assert!(text.contains(needle), "`{needle}` is not in:\n{text}");
+    }
+}
+
+#[test]
+fn samples_lengths_configuration_and_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |answer: &str| {
+        format!(
+            "{{\"prompt\": \"name 1 fruit\", \"chosen\": \"{answer}\", \"rejected\": \" no\"}}\n"
+        )
+    };
+    let long = " red".repeat(30);
+    let rows = [row(" red"), row(" blue"), row(&long), row(" no")].concat();
+    fs::write(folder.path().join("p.jsonl"), rows).unwrap();
+    let text = inspect(
+        folder.path(),
+        &[
+            "dpo",
+            "--data",
+            "p.jsonl",
+            "--set=data.max_length=20",
+            "--set=data.over_long=truncate",
+            "--set=data.valid_fraction=0",
+            "--samples=1",
+        ],
+    );
+    contains(
+        &text,
+        &[
+            "prompt + chosen + rejected",
+            "max_length = 20",
+            "p.jsonl:1 chosen:",
+            "p.jsonl:1 rejected:",
+            "prompt      x0",
+            "completion  x1    red|",
+            "eos         x1",
+            "1 of 3 are longer than data.max_length = 20; they are cut:",
+            "p.jsonl:3: 3",
+            "1 rows cannot be used; training refuses them",
+            "p.jsonl:4: ",
+            "are the same",
+            "Memory (estimate)",
+            "frozen models",
+            "together",
+        ],
+    );
+    assert!(
+        !text.contains("p.jsonl:2 chosen"),
+        "one sample was asked for:\n{text}"
+    );
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "nothing is written"
+    );
+}
+
+#[test]
+fn every_recipe_on_the_lab() {
+    let folder = tempfile::tempdir().unwrap();
+    for recipe in ["sft", "reward", "dpo", "ipo", "slic", "ppo", "rlhf"] {
+        let text = inspect(folder.path(), &[recipe]);
+        contains(
+            &text,
+            &["Configuration", "seed = 0", "layout: lab", "together"],
+        );
+    }
+    let text = inspect(folder.path(), &["sft", "--set=lora.r=4"]);
+    contains(&text, &["adapter of rank 4 on q_proj"]);
+}
