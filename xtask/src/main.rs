@@ -7,6 +7,7 @@ mod fetch;
 mod generate;
 mod inspect;
 mod progress;
+mod score;
 mod train;
 
 use std::process::ExitCode;
@@ -36,12 +37,20 @@ enum Command {
     Inspect(Box<inspect::InspectArguments>),
     /// Bring a model to this machine.
     Fetch(fetch::FetchArguments),
+    /// Say what a reward thinks of answers in files.
+    Score(score::ScoreArguments),
     /// Complete prompts.
     Generate(generate::GenerateArguments),
     /// Talk with a model.
     Chat(generate::ChatArguments),
     /// Measure steps and sampling, alone and beside the Python stack.
     Bench(bench::BenchArguments),
+    /// Run the tests: `cargo test --workspace` with what follows.
+    Test {
+        /// Arguments of `cargo test`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Write a model as a folder that other programs read.
     Export(export::ExportArguments),
 }
@@ -68,9 +77,11 @@ fn main() -> ExitCode {
         }
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Chat(arguments) => generate::chat(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Test { arguments } => return test(&arguments),
         Command::Export(arguments) => export::run(&arguments),
     };
     match result {
@@ -92,6 +103,23 @@ fn main() -> ExitCode {
                 .or_else(|| error.downcast_ref().map(DataError::is_input))
                 .unwrap_or(error.is::<InputError>());
             ExitCode::from(if input { 2 } else { 1 })
+        }
+    }
+}
+
+/// The exit status is that of `cargo test`.
+fn test(arguments: &[String]) -> ExitCode {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = std::process::Command::new(cargo);
+    match command
+        .args(["test", "--workspace"])
+        .args(arguments)
+        .status()
+    {
+        Ok(status) => ExitCode::from(if status.success() { 0 } else { 1 }),
+        Err(error) => {
+            eprintln!("error: cargo test: {error}");
+            ExitCode::from(1)
         }
     }
 }

@@ -7,7 +7,11 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 use togi_data::{LossOn, lab::Writer, tokenize};
-use togi_eval::{comparison::plain, report::Report};
+use togi_eval::{
+    bootstrap::{Interval, share_interval},
+    comparison::plain,
+    report::Report,
+};
 use togi_policy::{Policy, adapter, config::Head, config::ModelConfig, hf, source::Source};
 use togi_reward::{LabGold, Reward, RewardModel};
 use togi_train::{
@@ -230,7 +234,6 @@ fn run_rlhf(arguments: &TrainArguments) -> Result<()> {
          prompts).",
         gain.value, gain.low, gain.high, config.eval_prompts
     );
-    println!("{summary}");
     session.finish(Report {
         title: "RLHF on the lab".to_owned(),
         summary,
@@ -468,13 +471,7 @@ impl Session {
         seed: u64,
     ) -> Result<()> {
         self.save(policy, arguments, seed)?;
-        let summary = last.map_or(String::new(), |row| {
-            let shown: Vec<String> = row
-                .iter()
-                .map(|(name, value)| format!("{name} {value:.4}"))
-                .collect();
-            shown.join(", ")
-        });
+        let summary = last.map_or(Ok(String::new()), |row| summary(&row))?;
         let title = format!("train {}", self.recipe);
         self.finish(Report {
             title,
@@ -501,6 +498,9 @@ impl Session {
         let memory = memory::peak().map_or(String::new(), |bytes| {
             format!("  Peak memory: {}", memory::human(bytes))
         });
+        if !report.summary.is_empty() {
+            println!("{}", report.summary);
+        }
         println!(
             "Model: {}\nReport: {}\nTime: {:.0} s{memory}",
             self.run.model().display(),
@@ -509,6 +509,22 @@ impl Session {
         );
         Ok(())
     }
+}
+
+/// The last held-out metrics, accuracies with their interval.
+fn summary(row: &Row) -> Result<String> {
+    let mut shown = Vec::new();
+    for (name, value) in row.iter().filter(|(name, _)| *name != "val/samples") {
+        let mut text = format!("{name} {value:.4}");
+        if let (true, Some(count)) = (name.ends_with("accuracies"), row.get("val/samples")) {
+            let Interval { low, high, .. } = share_interval(name, value, count as usize)?;
+            text.push_str(&format!(
+                " (95% interval {low:.3} to {high:.3}, {count} pairs)"
+            ));
+        }
+        shown.push(text);
+    }
+    Ok(shown.join(", "))
 }
 
 fn read_metrics(run: &RunFolder) -> Result<Vec<Map<String, Value>>> {

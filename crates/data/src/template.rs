@@ -4,7 +4,8 @@
 //! methods; `raise_exception`, `strftime_now` and `tojson`; values printed as Python prints them;
 //! `messages`, `tools` and `documents` (none), `add_generation_prompt` and the special tokens as
 //! variables. Two things differ on purpose: `strftime_now` tells a fixed date unless another one is
-//! set, so that a run does not depend on the day it is made, and it tells UTC.
+//! set, so that a run does not depend on the day it is made, and it tells UTC. Formatting a string
+//! with `%` is refused with an error.
 
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value, context};
 

@@ -56,6 +56,33 @@ pub fn mean_interval(what: &str, values: &[f64], seed: u64) -> Result<Interval, 
     })
 }
 
+/// A share of `count` trials and its 95% score interval (Wilson 1927), for where only the share is
+/// known.
+///
+/// # Errors
+/// Without trials, or with a share outside [0, 1].
+pub fn share_interval(what: &str, share: f64, count: usize) -> Result<Interval, EvalError> {
+    if count == 0 {
+        return Err(EvalError::Empty(what.to_owned()));
+    }
+    if !(0.0..=1.0).contains(&share) {
+        return Err(EvalError::NotFinite {
+            what: what.to_owned(),
+            index: 0,
+        });
+    }
+    const Z: f64 = 1.959_963_984_540_054;
+    let n = count as f64;
+    let shrink = 1.0 + Z * Z / n;
+    let middle = (share + Z * Z / (2.0 * n)) / shrink;
+    let half = Z / shrink * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+    Ok(Interval {
+        value: share,
+        low: middle - half,
+        high: middle + half,
+    })
+}
+
 /// The mean of `a - b` for values of the same prompts, and its interval.
 ///
 /// # Errors
@@ -81,6 +108,22 @@ pub fn paired_difference(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn share_intervals_are_those_of_statsmodels() {
+        // statsmodels.stats.proportion.proportion_confint(.., method="wilson")
+        for (k, n, low, high) in [
+            (8.0, 10, 0.490_162_47, 0.943_317_84),
+            (0.0, 5, 0.0, 0.434_482_46),
+            (123.0, 195, 0.561_117_51, 0.695_368_23),
+        ] {
+            let interval = share_interval("x", k / f64::from(n), n as usize).unwrap();
+            assert!((interval.low - low).abs() < 1e-7, "{interval:?}");
+            assert!((interval.high - high).abs() < 1e-7, "{interval:?}");
+        }
+        assert!(share_interval("x", 0.5, 0).is_err());
+        assert!(share_interval("x", f64::NAN, 3).is_err());
+    }
 
     #[test]
     fn intervals_cover_the_true_mean_about_nineteen_times_in_twenty() {

@@ -259,6 +259,54 @@ fn a_saved_model_is_read_back_bit_by_bit() {
     }
 }
 
+/// The fixture's tensors in half precision, in two files and an index.
+#[test]
+fn shards_in_half_precision_are_read() {
+    use safetensors::{Dtype, tensor::TensorView};
+    let (policy, _) = load("llama");
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(fixture("llama").join(file), folder.path().join(file)).unwrap();
+    }
+    let mut shards: [Vec<_>; 2] = Default::default();
+    let mut index = serde_json::Map::new();
+    for (i, (name, param)) in policy.decoder.params.iter().enumerate() {
+        let values = host(param.tensor.clone());
+        let bytes = values.iter().flat_map(|x| match i % 2 {
+            0 => half::bf16::from_f64(*x).to_le_bytes(),
+            _ => half::f16::from_f64(*x).to_le_bytes(),
+        });
+        let bytes: Vec<u8> = bytes.collect();
+        shards[i % 2].push((name.to_owned(), param.shape.clone(), bytes));
+        index.insert(
+            name.to_owned(),
+            format!("model-{}.safetensors", i % 2).into(),
+        );
+    }
+    for (i, shard) in shards.iter().enumerate() {
+        let dtype = [Dtype::BF16, Dtype::F16][i];
+        let views = shard.iter().map(|(name, shape, bytes)| {
+            (name, TensorView::new(dtype, shape.clone(), bytes).unwrap())
+        });
+        let path = folder.path().join(format!("model-{i}.safetensors"));
+        safetensors::serialize_to_file(views, None, &path).unwrap();
+    }
+    let index = serde_json::json!({"metadata": {}, "weight_map": index});
+    let path = folder.path().join("model.safetensors.index.json");
+    std::fs::write(path, index.to_string()).unwrap();
+    let read = hf::load(folder.path(), &Device::flex()).unwrap();
+    for (i, (name, param)) in policy.decoder.params.iter().enumerate() {
+        let found = host(read.decoder.params.get(name).unwrap().tensor.clone());
+        for (a, b) in found.into_iter().zip(host(param.tensor.clone())) {
+            let rounded = match i % 2 {
+                0 => half::bf16::from_f64(b).to_f64(),
+                _ => half::f16::from_f64(b).to_f64(),
+            };
+            assert_eq!(a, rounded, "{name}");
+        }
+    }
+}
+
 #[test]
 fn lora_starts_as_the_model_and_merges_into_it() {
     let (mut policy, expected) = load("llama");

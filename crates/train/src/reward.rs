@@ -163,6 +163,7 @@ impl Objective for BradleyTerry<'_> {
             row.add("loss", host(&losses).iter().sum::<f64>() / denominator);
             log_pairs(&mut row, &host(&chosen), &host(&rejected), denominator);
         }
+        row.set("samples", denominator);
         Ok(Some(row))
     }
 }

@@ -1,0 +1,273 @@
+//! `cargo xtask score`: what a reward says of answers in files.
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::{Value, json};
+use togi_data::{
+    BadRows, DataError, HhAs, LoadOptions, LossOn, OverLong, Record, Sample, TokenizeOptions,
+    Tokenizer, load_with, tokenize,
+};
+use togi_eval::bootstrap::{Interval, mean_interval};
+use togi_policy::{Head, ModelConfig, source::Source};
+use togi_reward::{LabGold, Reward, RewardModel, Scorable};
+
+use crate::{InputError, device};
+
+#[derive(Args)]
+pub(crate) struct ScoreArguments {
+    /// `lab`, or the folder or run folder of a reward model.
+    #[arg(long, value_name = "SRC")]
+    reward: String,
+    /// Pairs (`chosen`, `rejected`), or answers (`completion`, `messages`).
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Vec<PathBuf>,
+    /// Write one JSON object a row to this file.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Longest sample, in tokens; longer ones are cut.
+    #[arg(long, default_value_t = 512)]
+    max_length: usize,
+    /// Answers that are scored at a time.
+    #[arg(long, default_value_t = 8)]
+    batch_size: usize,
+    /// Leave out rows that cannot be used, and count them.
+    #[arg(long)]
+    skip_bad_rows: bool,
+    /// How HH dialogues are shown to the reward model.
+    #[arg(long, value_enum, default_value = "text")]
+    hh: Hh,
+    /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Hh {
+    Text,
+    Messages,
+}
+
+/// An answer to score, as ids and as text.
+struct Answer {
+    prompt: String,
+    text: String,
+    sample: Sample,
+    prompt_len: usize,
+}
+
+impl Answer {
+    fn new(prompt: String, sample: Sample, tokenizer: &Tokenizer) -> Self {
+        let prompt_len = sample.scored().next().unwrap_or(sample.len());
+        Self {
+            prompt,
+            text: tokenizer.decode(&sample.ids[prompt_len..]),
+            sample,
+            prompt_len,
+        }
+    }
+
+    fn scorable(&self) -> Scorable<'_> {
+        Scorable {
+            prompt: &self.prompt,
+            prompt_ids: &self.sample.ids[..self.prompt_len],
+            completion: &self.text,
+            completion_ids: &self.sample.ids[self.prompt_len..],
+        }
+    }
+}
+
+/// A row's answers: one, or the chosen and the rejected one.
+struct Row {
+    place: String,
+    answers: Vec<Answer>,
+}
+
+pub(crate) fn run(arguments: &ScoreArguments) -> Result<()> {
+    let device = device::parse(&arguments.device)?;
+    let (reward, tokenizer): (Box<dyn Reward>, Tokenizer) = if arguments.reward == "lab" {
+        (Box::new(LabGold), togi_data::lab::tokenizer()?)
+    } else {
+        let model = Source::parse(&arguments.reward)?.load(&device, 0)?;
+        if ModelConfig::head_of(&model.decoder.params) != Head::Score {
+            let text = format!(
+                "--reward {}: is a language model, not a reward model (no score.weight)",
+                arguments.reward
+            );
+            return Err(InputError(text).into());
+        }
+        let reward = RewardModel::new(model.decoder, arguments.batch_size);
+        (Box::new(reward), model.tokenizer)
+    };
+    let (rows, skipped) = rows(arguments, &tokenizer)?;
+    if rows.is_empty() {
+        return Err(InputError("--data: no row to score".to_owned()).into());
+    }
+    let all: Vec<Scorable<'_>> = rows
+        .iter()
+        .flat_map(|row| row.answers.iter().map(Answer::scorable))
+        .collect();
+    let mut scores = reward.score(&all).into_iter();
+    let mut out = match &arguments.out {
+        Some(path) => {
+            let file = File::create(path).with_context(|| path.display().to_string())?;
+            Some((path, BufWriter::new(file)))
+        }
+        None => None,
+    };
+    let mut told = Told::default();
+    for row in &rows {
+        let results: Vec<_> = scores.by_ref().take(row.answers.len()).collect();
+        let mut values = Vec::with_capacity(results.len());
+        let mut reasons = Vec::new();
+        for result in results {
+            match result {
+                Ok(score) => values.push(score.value),
+                Err(reason) => reasons.push(reason.to_string()),
+            }
+        }
+        if let Some((path, file)) = &mut out {
+            let object = object(row, &values, &reasons);
+            writeln!(file, "{object}").with_context(|| path.display().to_string())?;
+        }
+        told.add(&row.place, &values, reasons);
+    }
+    if let Some((path, file)) = &mut out {
+        file.flush().with_context(|| path.display().to_string())?;
+    }
+    println!(
+        "{} rows scored by {}, {skipped} left out",
+        rows.len(),
+        reward.name()
+    );
+    told.print()
+}
+
+fn object(row: &Row, values: &[f64], reasons: &[String]) -> Value {
+    let mut object = match (&row.answers[..], values) {
+        ([a, b], [chosen, rejected]) => json!({
+            "prompt": a.prompt, "chosen": a.text, "rejected": b.text,
+            "score_chosen": chosen, "score_rejected": rejected, "margin": chosen - rejected,
+        }),
+        ([a], [score]) => json!({"prompt": a.prompt, "completion": a.text, "score": score}),
+        (answers, _) => json!({"prompt": answers.first().map_or("", |a| &a.prompt)}),
+    };
+    if !reasons.is_empty() {
+        object["unscorable"] = json!(reasons);
+    }
+    object["place"] = json!(row.place);
+    object
+}
+
+/// What is said at the end.
+#[derive(Default)]
+struct Told {
+    scores: Vec<f64>,
+    margins: Vec<f64>,
+    unscorable: Vec<String>,
+}
+
+impl Told {
+    fn add(&mut self, place: &str, values: &[f64], reasons: Vec<String>) {
+        if let Some(reason) = reasons.first() {
+            self.unscorable.push(format!("{place}: {reason}"));
+            return;
+        }
+        match values {
+            [chosen, rejected] => self.margins.push(chosen - rejected),
+            _ => self.scores.extend(values),
+        }
+    }
+
+    fn print(&self) -> Result<()> {
+        let show = |name: &str, Interval { value, low, high }: Interval| {
+            println!("{name:<10} {value:.4}  (95% interval {low:.4} to {high:.4})");
+        };
+        if !self.scores.is_empty() {
+            show("score", mean_interval("scores", &self.scores, 0)?);
+        }
+        if !self.margins.is_empty() {
+            // A tie is half right: it says nothing.
+            let right = |m: &f64| {
+                if *m == 0.0 {
+                    0.5
+                } else {
+                    f64::from(u8::from(*m > 0.0))
+                }
+            };
+            let right: Vec<f64> = self.margins.iter().map(right).collect();
+            show("accuracy", mean_interval("accuracy", &right, 0)?);
+            show("margin", mean_interval("margins", &self.margins, 0)?);
+        }
+        if !self.unscorable.is_empty() {
+            println!("{} rows are unscorable:", self.unscorable.len());
+            for reason in self.unscorable.iter().take(5) {
+                println!("  {reason}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rows of all files, tokenised, and how many were left out.
+fn rows(arguments: &ScoreArguments, tokenizer: &Tokenizer) -> Result<(Vec<Row>, usize)> {
+    let load = LoadOptions {
+        bad_rows: if arguments.skip_bad_rows {
+            BadRows::Skip
+        } else {
+            BadRows::Error
+        },
+        ..LoadOptions::default()
+    };
+    let options = TokenizeOptions {
+        max_length: arguments.max_length,
+        over_long: OverLong::Truncate,
+        loss_on: LossOn::Completion,
+        hh: match arguments.hh {
+            Hh::Text => HhAs::Text,
+            Hh::Messages => HhAs::Messages,
+        },
+    };
+    let (mut rows, mut skipped) = (Vec::new(), 0);
+    for file in &arguments.data {
+        let dataset = load_with(Path::new(file), &load)?;
+        skipped += dataset.skipped.len();
+        for row in dataset.records {
+            let (prompt, samples) = match &row.record {
+                Record::Preference { prompt, .. } => {
+                    let pair = tokenize::pair(&row, tokenizer, &options);
+                    (
+                        prompt.text(),
+                        pair.map(|p| p.map(|p| vec![p.chosen, p.rejected])),
+                    )
+                }
+                other => {
+                    let prompt = match other {
+                        Record::PromptCompletion { prompt, .. } => prompt.text(),
+                        _ => String::new(),
+                    };
+                    let sample = tokenize::sft(&row, tokenizer, &options);
+                    (prompt, sample.map(|s| s.map(|s| vec![s])))
+                }
+            };
+            match samples {
+                Ok(Some(samples)) => rows.push(Row {
+                    place: row.place,
+                    answers: samples
+                        .into_iter()
+                        .map(|sample| Answer::new(prompt.clone(), sample, tokenizer))
+                        .collect(),
+                }),
+                Ok(None) => skipped += 1,
+                Err(DataError::Row { .. }) if arguments.skip_bad_rows => skipped += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok((rows, skipped))
+}
