@@ -27,7 +27,7 @@ use togi_train::{
 
 use crate::{
     device,
-    train::{Recipe, TrainArguments, preference_defaults},
+    train::{Recipe, TrainArguments, preference_defaults, rlhf_defaults},
 };
 
 #[derive(Args)]
@@ -159,10 +159,10 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             ppo_memory(&batches, &config, policy, train.reward != "lab")?;
         }
         Recipe::Rlhf => {
-            let config: RlhfConfig = train.resolve(&RlhfConfig::default())?;
+            let config: RlhfConfig = train.resolve(&rlhf_defaults(train)?)?;
             let policy = heading(train, &config, &device, config.seed)?;
             let pairs = LabRows::Preferences(config.reward.annotators);
-            println!("\n{}", title("base and sft: answers"));
+            println!("\n{}", title("sft: answers"));
             let written = LabRows::Answers(Writer::demonstrator());
             arguments.look(
                 &policy,
@@ -256,10 +256,10 @@ impl InspectArguments {
         let source: DataSource = self.train.source()?;
         let options = section.options(loss_on);
         // Rows that cannot be used are all named here, whatever training does about them.
-        let lenient = DataSection {
-            bad_rows: BadRows::Skip,
-            ..section.clone()
-        };
+        let mut lenient = section.clone();
+        if source != DataSource::Lab {
+            lenient.bad_rows = BadRows::Skip;
+        }
         let Rows {
             train,
             valid,

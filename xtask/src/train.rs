@@ -145,7 +145,7 @@ impl TrainArguments {
             .clone()
             .unwrap_or_else(|| PathBuf::from("runs").join(&recipe));
         let mut text = format!("# cargo xtask train {recipe}");
-        if self.recipe != Recipe::Rlhf {
+        if self.recipe != Recipe::Rlhf || self.model != "lab" {
             text.push_str(&format!(
                 " --model {} --data {}",
                 self.model,
@@ -218,24 +218,43 @@ pub(crate) fn preference_defaults(recipe: Recipe) -> PreferenceConfig {
     }
 }
 
-fn run_rlhf(arguments: &TrainArguments) -> Result<()> {
-    if arguments.model != "lab" || arguments.data != ["lab"] {
-        let text = "rlhf runs on the lab; with a model and data of your own run the stages one \
-                    by one: train sft, train reward, train ppo";
+/// Defaults of `rlhf`: the lab's sizes for the lab's model.
+pub(crate) fn rlhf_defaults(arguments: &TrainArguments) -> Result<RlhfConfig> {
+    if arguments.model != "lab" {
+        return Ok(RlhfConfig::pretrained());
+    }
+    if arguments.data != ["lab"] {
+        let text = "rlhf --data FILE: the lab's model knows only the lab's words; give --model too";
         return Err(InputError(text.to_owned()).into());
     }
-    let config: RlhfConfig = arguments.resolve(&RlhfConfig::default())?;
+    Ok(RlhfConfig::default())
+}
+
+fn run_rlhf(arguments: &TrainArguments) -> Result<()> {
+    let config = arguments.resolve(&rlhf_defaults(arguments)?)?;
+    let source = arguments.source()?;
+    let model = Source::parse(&arguments.model)?;
     let mut session = arguments.open(&config)?;
-    let outcome = rlhf::train(&session.run, &config, &session.device, &mut session.bars)?;
-    let gain = outcome.comparison.difference("gold reward", "PPO", "SFT")?;
+    let Session {
+        run, device, bars, ..
+    } = &mut session;
+    let outcome = rlhf::train(run, &config, &model, &source, device, bars)?;
+    let metric = match source {
+        DataSource::Lab => "gold reward",
+        DataSource::Files { .. } => "proxy reward",
+    };
+    let gain = outcome.comparison.difference(metric, "PPO", "SFT")?;
     println!("\n{}", plain(&outcome.comparison.table()?));
     let summary = format!(
-        "PPO's gold reward is {:+.3} over SFT's (95% interval {:+.3} to {:+.3}, paired over {} \
+        "PPO's {metric} is {:+.3} over SFT's (95% interval {:+.3} to {:+.3}, paired over {} \
          prompts).",
-        gain.value, gain.low, gain.high, config.eval_prompts
+        gain.value,
+        gain.low,
+        gain.high,
+        outcome.comparison.prompts.len()
     );
     session.finish(Report {
-        title: "RLHF on the lab".to_owned(),
+        title: format!("train rlhf, {}", arguments.model),
         summary,
         comparison: Some(outcome.comparison),
         ..Report::default()

@@ -59,16 +59,49 @@ pub struct Rows {
     pub skipped: Vec<String>,
 }
 
+/// # Errors
+/// Names a field that was set and that this source does not read.
+fn all_is_read(
+    source: &DataSource,
+    wanted: &LabRows,
+    section: &DataSection,
+) -> Result<(), TrainError> {
+    let defaults = DataSection::default();
+    let unread = match (source, wanted) {
+        (DataSource::Lab, _) if section.hh != defaults.hh => "data.hh",
+        (DataSource::Lab, _) if section.bad_rows != defaults.bad_rows => "data.bad_rows",
+        (DataSource::Files { .. }, _) if section.lab_rows != defaults.lab_rows => "data.lab_rows",
+        (DataSource::Files { .. }, LabRows::Preferences(annotators))
+            if *annotators != AnnotatorConfig::default() =>
+        {
+            "annotators"
+        }
+        (DataSource::Files { valid, .. }, _)
+            if !valid.is_empty() && section.valid_fraction != defaults.valid_fraction =>
+        {
+            let reason = "is not read: held-out rows come from --valid";
+            return Err(TrainError::config("data.valid_fraction", reason));
+        }
+        _ => return Ok(()),
+    };
+    let reason = match source {
+        DataSource::Lab => "is not read: it is for --data FILE, and the data is the lab's",
+        DataSource::Files { .. } => "is not read: it is for the lab's data, not for files",
+    };
+    Err(TrainError::config(unread, reason))
+}
+
 /// Reads or makes the rows of a recipe.
 ///
 /// # Errors
-/// Names file, line and field.
+/// Names file, line and field, or a setting that the source does not read.
 pub fn rows(
     source: &DataSource,
     wanted: LabRows,
     section: &DataSection,
     seed: u64,
 ) -> Result<Rows, TrainError> {
+    all_is_read(source, &wanted, section)?;
     let DataSource::Files { train, valid } = source else {
         let held_out = ((section.lab_rows as f64 * section.valid_fraction) as usize).max(64);
         return Ok(Rows {
