@@ -62,6 +62,75 @@ for n, extreme, beta in [(1, False, 0.1), (4, True, 0.1), (7, True, 1.5)]:
         bt = lambda chosen, rejected, margin=0: dict(loss=-log(chosen - rejected - margin) + c * (chosen + rejected) ** 2)
         case("bradley_terry", scored | (dict(margin=numbers(n, 0, 3)) if margin else {}), bt, POLICY, c=c)
 
+# More objectives on the same kind of pairs, drawn after all the above so that those stay as they are.
+def more_pair_objectives():
+    sig = torch.sigmoid
+    for n, extreme, beta in [(1, False, 0.1), (4, True, 0.1), (7, True, 1.5)]:
+        p = pairs(n, extreme)
+        counts = {k: [rng.randint(1, 9) for _ in range(n)] for k in ("n_chosen", "n_rejected")}
+        scored = {k: p[k] for k in POLICY}
+        avg = lambda x: (x["chosen"] / x["n_chosen"], x["rejected"] / x["n_rejected"])
+        for e in (0.001, 0.1, 0.5):
+            def exo(**x):
+                q = torch.stack([log(beta * h(x)), log(-beta * h(x))])
+                target = torch.tensor([[1 - e], [e]]).double()
+                return dict(loss=(q.exp() * (q - target.log())).sum(0))
+            case("exo_pair", p, exo, POLICY, beta=beta, e=e)
+        case("nca_pair", p, lambda **x: dict(loss=-log(beta * s(x)[0]) - 0.5 * log(-beta * s(x)[0]) - 0.5 * log(-beta * s(x)[1])),
+             POLICY, beta=beta)
+        for delta in (0.0, 0.7, -2.0):
+            bco = lambda **x: dict(loss=-log(beta * s(x)[0] - delta) - log(-(beta * s(x)[1] - delta)))
+            case("bco_pair", p, bco, POLICY, beta=beta, delta=delta)
+        case("sppo_hard", p, lambda **x: dict(loss=(s(x)[0] - 0.5 / beta) ** 2 + (s(x)[1] + 0.5 / beta) ** 2), POLICY, beta=beta)
+        for e in (0.0, 0.2):
+            smooth = lambda d: dict(loss=-(1 - e) * log(beta * d) - e * log(-beta * d))
+            paired = lambda **x: smooth((x["chosen"] - x["rejected"]).sort().values - (x["ref_chosen"] - x["ref_rejected"]).sort().values)
+            case("aot", p, paired, POLICY, beta=beta, e=e)
+            case("aot_unpaired", p, lambda **x: smooth(s(x)[0].sort().values - s(x)[1].sort().values), POLICY, beta=beta, e=e)
+        case("apo_zero", p, lambda **x: dict(loss=1 - sig(beta * s(x)[0]) + sig(beta * s(x)[1])), POLICY, beta=beta)
+        case("apo_down", p, lambda **x: dict(loss=sig(beta * s(x)[0]) + 1 - sig(beta * h(x))), POLICY, beta=beta)
+        # exp(-beta h) of the extreme pairs is no float32: only the moderate ones here.
+        mild = {k: v[3:] if n > 4 else v for k, v in p.items()} if n != 4 else pairs(4, False)
+        for tau in (0.05, 1.0):
+            def discopop(**x):
+                m = sig(beta * h(x) / tau)
+                return dict(loss=(1 - m) * -log(beta * h(x)) + m * torch.exp(-beta * h(x)))
+            case("discopop", mild, discopop, POLICY, beta=beta, tau=tau)
+        normed = lambda **x: dict(loss=-log(beta * (s(x)[0] / x["n_chosen"] - s(x)[1] / x["n_rejected"])))
+        case("sigmoid_norm", p | counts, normed, POLICY, beta=beta)
+        for gamma in (0.0, 0.5):
+            simpo = lambda **x: dict(loss=-log(beta * (avg(x)[0] - avg(x)[1]) - gamma))
+            case("simpo", scored | counts, simpo, POLICY, beta=beta, gamma=gamma)
+        for e, alpha in [(0.0, 1.0), (0.1, 0.3)]:
+            def cpo(chosen, rejected, n_chosen):
+                d = beta * (chosen - rejected)
+                return dict(loss=-(1 - e) * log(d) - e * log(-d) - alpha * chosen / n_chosen)
+            case("cpo", scored | dict(n_chosen=counts["n_chosen"]), cpo, POLICY, beta=beta, e=e, alpha=alpha)
+
+        def orpo(**x):
+            odds = [p - torch.log(-torch.expm1(p)) for p in avg(x)]
+            return dict(loss=-avg(x)[0] - beta * log(odds[0] - odds[1]))
+        case("orpo", scored | counts, orpo, POLICY, lam=beta)
+        near = dict(chosen=numbers(n, -0.002, -0.0005), rejected=numbers(n, -0.02, -0.001))
+        case("orpo", near | dict(n_chosen=[1] * n, n_rejected=[1] * n), orpo, POLICY, lam=beta)
+        f = dict(reverse_kl=lambda t: t.log(), forward_kl=lambda t: 1 - 1 / t, jensen_shannon=lambda t: (2 * t / (t + 1)).log())
+        for alpha in (0.3, 2.0):
+            f[f"alpha {alpha}"] = lambda t, a=alpha: (t ** (a - 1) - 1) / (a - 1)
+        small = {k: numbers(n, -4, -1) for k in p}
+        for name, g in f.items():
+            fdpo = lambda **x: dict(loss=-log(beta * (g(s(x)[0].exp()) - g(s(x)[1].exp()))))
+            kind, *alpha = name.split()
+            case("f_dpo_" + kind, small, fdpo, POLICY, beta=beta, alpha=float((alpha or [0])[0]))
+        up = [rng.random() < 0.5 for _ in range(n)]
+        for z in (0.0, 1.3):
+            def kto(policy, reference):
+                r = policy - reference
+                d = torch.tensor(up)
+                return dict(loss=torch.where(d, 1.2 * (1 - sig(beta * (r - z))), 0.7 * (1 - sig(beta * (z - r)))))
+            case("kto", dict(policy=p["chosen"], reference=p["ref_chosen"]), kto, ("policy",), beta=beta, z=z, up=1.2, down=0.7)
+            cases[-1]["desirable"] = up
+
+
 # Tokens, [batch, time], true where a token counts.
 K = dict(k1=lambda l: l, k2=lambda l: l * l / 2, k3=lambda l: torch.expm1(-l) + l)
 trl = {}
@@ -149,5 +218,6 @@ for kl in kls:
 case("kl_controller", dict(kl=kls), lambda kl: dict(coef=torch.tensor(coefs).double()), coef=0.15, target=6.0, horizon=10000.0, n=256)
 cases[-1]["outputs"]["coef"] = coefs
 
+more_pair_objectives()
 json.dump(cases, open(sys.argv[1], "w"), separators=(",", ":"))
 print(len(cases), "cases")

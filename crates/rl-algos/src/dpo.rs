@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use crate::{
     check::{positive, within},
     error::AlgoError,
-    pair::{PairLogps, log_ratios, log_sigmoid, smoothed},
+    pair::{PairLogps, log_ratios, log_sigmoid, per_token, smoothed},
 };
 
 /// The margin `s_w - s_l` of log-ratios, `[batch]`, unscaled.
@@ -92,4 +92,25 @@ pub fn hinge_loss(
 ) -> Result<Tensor<1>, AlgoError> {
     positive("beta", beta)?;
     Ok((margin(policy, reference)? * -beta + 1.0).clamp_min(0.0))
+}
+
+/// DPO on log-ratios averaged over completion tokens, one value a pair: `-log σ(β (s_w/n_w -
+/// s_l/n_l))`; TRL's `sigmoid_norm`. The averages are small, so `beta` is larger than DPO's.
+///
+/// # Shapes
+/// Log-probabilities `[batch]`, summed; `chosen_tokens` and `rejected_tokens` `[batch]`.
+///
+/// # Errors
+/// As [`sigmoid_loss`]; token counts below 1.
+pub fn length_normalised_loss(
+    policy: &PairLogps,
+    reference: &PairLogps,
+    chosen_tokens: &Tensor<1>,
+    rejected_tokens: &Tensor<1>,
+    beta: f64,
+) -> Result<Tensor<1>, AlgoError> {
+    positive("beta", beta)?;
+    let ratios = log_ratios(policy, reference)?;
+    let (chosen, rejected) = per_token(ratios, chosen_tokens, rejected_tokens)?;
+    Ok(log_sigmoid((chosen - rejected) * beta).neg())
 }

@@ -5,18 +5,30 @@
 //! token. Reduction is the caller's, through [`normalisation`]. Nothing here sees a model, a
 //! tokenizer, a dataset or a file.
 
+pub mod aot;
+pub mod apo;
+pub mod bco;
 pub mod bradley_terry;
 mod check;
+pub mod cpo;
+pub mod discopop;
 pub mod dpo;
 pub mod error;
+pub mod exo;
+pub mod f_divergence;
 pub mod gae;
 pub mod ipo;
 pub mod kl;
+pub mod kto;
+pub mod nca;
 pub mod normalisation;
+pub mod orpo;
 pub mod pair;
 pub mod ppo;
 pub mod sft;
+pub mod simpo;
 pub mod slic;
+pub mod sppo;
 pub mod whiten;
 
 pub use error::AlgoError;

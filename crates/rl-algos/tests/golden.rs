@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use serde_json::Value;
 use togi_rl_algos::{
-    Normalisation, PairLogps, bradley_terry, dpo, gae, ipo,
+    Normalisation, PairLogps, aot, apo, bco, bradley_terry, cpo, discopop, dpo, exo,
+    f_divergence::{self, Divergence},
+    gae, ipo,
     kl::{KlController, KlEstimator, kl_per_token},
-    ppo, sft, slic, whiten,
+    kto, nca, orpo, ppo, sft, simpo, slic, sppo, whiten,
 };
 
 const TOLERANCE: f64 = 1e-5;
@@ -215,6 +217,7 @@ impl Case<'_> {
                 };
                 one("out", by.tokens(self.m("logps"), &self.mask())?)
             }
+            "kto" => self.kto()?,
             "kl_controller" => {
                 let controller = KlController::Adaptive {
                     target: self.scalar("target"),
@@ -228,8 +231,71 @@ impl Case<'_> {
                 }
                 one("coef", flat(&coefs))
             }
-            other => panic!("no function {other}"),
+            other => return self.more_pair_objectives(other),
         })
+    }
+
+    /// The relatives of DPO, and objectives without a reference.
+    fn more_pair_objectives(
+        &self,
+        function: &str,
+    ) -> Result<Vec<(&'static str, Tensor<1>)>, togi_rl_algos::AlgoError> {
+        let (policy, reference) = (&self.pairs(""), || self.pairs("ref_"));
+        let beta = || self.scalar("beta");
+        let counts = || (self.v("n_chosen"), self.v("n_rejected"));
+        let divergence = |kind| f_divergence::f_dpo_loss(policy, &reference(), beta(), 0.0, kind);
+        let alpha = || self.scalar("alpha");
+        let loss = match function {
+            "exo_pair" => exo::exo_pair_loss(policy, &reference(), beta(), self.scalar("e"))?,
+            "nca_pair" => nca::nca_pair_loss(policy, &reference(), beta())?,
+            "bco_pair" => bco::bco_pair_loss(policy, &reference(), beta(), self.scalar("delta"))?,
+            "sppo_hard" => sppo::sppo_hard_loss(policy, &reference(), beta())?,
+            "aot" => aot::aot_loss(policy, &reference(), beta(), self.scalar("e"))?,
+            "aot_unpaired" => {
+                aot::aot_unpaired_loss(policy, &reference(), beta(), self.scalar("e"))?
+            }
+            "apo_zero" => apo::apo_zero_loss(policy, &reference(), beta())?,
+            "apo_down" => apo::apo_down_loss(policy, &reference(), beta())?,
+            "discopop" => {
+                discopop::discopop_loss(policy, &reference(), beta(), self.scalar("tau"))?
+            }
+            "sigmoid_norm" => {
+                let (n, m) = counts();
+                dpo::length_normalised_loss(policy, &reference(), &n, &m, beta())?
+            }
+            "simpo" => {
+                let (n, m) = counts();
+                simpo::simpo_loss(policy, &n, &m, beta(), self.scalar("gamma"))?
+            }
+            "cpo" => {
+                let n = self.v("n_chosen");
+                cpo::cpo_loss(policy, &n, beta(), alpha(), self.scalar("e"))?
+            }
+            "orpo" => {
+                let (n, m) = counts();
+                orpo::orpo_loss(policy, &n, &m, self.scalar("lam"))?
+            }
+            "f_dpo_reverse_kl" => divergence(Divergence::ReverseKl)?,
+            "f_dpo_forward_kl" => divergence(Divergence::ForwardKl)?,
+            "f_dpo_jensen_shannon" => divergence(Divergence::JensenShannon)?,
+            "f_dpo_alpha" => divergence(Divergence::Alpha { alpha: alpha() })?,
+            other => panic!("no function {other}"),
+        };
+        Ok(vec![("loss", loss)])
+    }
+
+    /// Single answers with a label.
+    fn kto(&self) -> Result<Vec<(&'static str, Tensor<1>)>, togi_rl_algos::AlgoError> {
+        let labels = self.json["desirable"].as_array().expect("labels");
+        let labels: Vec<bool> = labels.iter().map(|x| *x == true).collect();
+        let weights = kto::KtoWeights {
+            desirable: self.scalar("up"),
+            undesirable: self.scalar("down"),
+        };
+        let (policy, reference) = (self.v("policy"), self.v("reference"));
+        let (z, beta) = (self.scalar("z"), self.scalar("beta"));
+        let loss = kto::kto_loss(&policy, &reference, &labels, z, beta, weights)?;
+        Ok(vec![("loss", loss)])
     }
 }
 
