@@ -57,8 +57,14 @@ def run(Trainer, model, args, data):
 
 causal = lambda: AutoModelForCausalLM.from_pretrained(fixture, dtype=torch.float32)
 result = dict(rows=rows, learning_rate=2e-3, batch=BATCH)
-for loss in ("sigmoid", "hinge", "ipo"):
-    result[f"dpo_{loss}"] = run(DPOTrainer, causal(), DPOConfig(**shared, beta=0.1, loss_type=[loss]), rows)
+SMOOTHED = dict(exo_pair=0.01, robust=0.1, aot=0.1)
+for loss in ("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+             "apo_zero", "apo_down", "discopop", "sigmoid_norm"):
+    config = DPOConfig(**shared, beta=0.1, loss_type=[loss], label_smoothing=SMOOTHED.get(loss, 0.0))
+    result[f"dpo_{loss}"] = run(DPOTrainer, causal(), config, rows)
+for divergence in ("forward_kl", "js_divergence", "alpha_divergence"):
+    config = DPOConfig(**shared, beta=0.1, f_divergence_type=divergence, f_alpha_divergence_coef=0.5)
+    result[f"dpo_{divergence}"] = run(DPOTrainer, causal(), config, rows)
 result["sft"] = run(SFTTrainer, causal(), SFTConfig(**shared), [dict(prompt=r["prompt"], completion=r["chosen"]) for r in rows])
 torch.manual_seed(0)
 model = AutoModelForSequenceClassification.from_pretrained(fixture, num_labels=1, dtype=torch.float32)
@@ -67,5 +73,5 @@ with torch.no_grad():
 result["score"] = model.score.weight[0].tolist()
 result["reward"] = run(RewardTrainer, model, RewardConfig(**shared), rows)
 json.dump(result, open(os.path.join(out, "trajectories.json"), "w"))
-for name in ("dpo_sigmoid", "dpo_hinge", "dpo_ipo", "sft", "reward"):
-    print(name, result[name][0], result[name][-1])
+for name, steps in result.items():
+    if name.startswith("dpo_") or name in ("sft", "reward"): print(name, steps[0], steps[-1])

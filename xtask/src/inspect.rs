@@ -124,7 +124,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             )?;
             memory(&batches, &config.train, &policy.decoder, None);
         }
-        Recipe::Dpo | Recipe::Ipo | Recipe::Slic => {
+        Recipe::Dpo | Recipe::Ipo | Recipe::Slic | Recipe::Simpo | Recipe::Cpo | Recipe::Orpo => {
             let config: PreferenceConfig = train.resolve(&preference_defaults(train.recipe))?;
             let mut policy = heading(train, &config, &device, config.seed)?;
             add_lora(&mut policy, config.lora.as_ref(), config.seed)?;

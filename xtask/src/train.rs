@@ -45,6 +45,12 @@ pub(crate) enum Recipe {
     Ipo,
     /// SLiC-HF: sequence likelihood calibration.
     Slic,
+    /// SimPO: length-normalised, without a reference model.
+    Simpo,
+    /// Contrastive Preference Optimization.
+    Cpo,
+    /// Odds Ratio Preference Optimization: SFT and preferences in one.
+    Orpo,
 }
 
 impl Recipe {
@@ -200,13 +206,13 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
         Recipe::Sft => run_sft(arguments),
         Recipe::Reward => run_reward(arguments),
         Recipe::Ppo => run_ppo(arguments),
-        Recipe::Dpo | Recipe::Ipo | Recipe::Slic => {
+        Recipe::Dpo | Recipe::Ipo | Recipe::Slic | Recipe::Simpo | Recipe::Cpo | Recipe::Orpo => {
             run_preference(arguments, &preference_defaults(arguments.recipe))
         }
     }
 }
 
-/// The recipes `dpo`, `ipo` and `slic` differ in their default loss.
+/// The preference recipes differ in their default loss: the papers' values where they give one.
 pub(crate) fn preference_defaults(recipe: Recipe) -> PreferenceConfig {
     match recipe {
         Recipe::Ipo => PreferenceConfig::with(PreferenceLoss::IpoSummed { tau: 0.1 }),
@@ -214,6 +220,16 @@ pub(crate) fn preference_defaults(recipe: Recipe) -> PreferenceConfig {
             delta: 1.0,
             lambda: 0.1,
         }),
+        Recipe::Simpo => PreferenceConfig::with(PreferenceLoss::Simpo {
+            beta: 2.0,
+            gamma: 1.0,
+        }),
+        Recipe::Cpo => PreferenceConfig::with(PreferenceLoss::Cpo {
+            beta: 0.1,
+            alpha: 1.0,
+            label_smoothing: 0.0,
+        }),
+        Recipe::Orpo => PreferenceConfig::with(PreferenceLoss::Orpo { lambda: 0.1 }),
         _ => PreferenceConfig::default(),
     }
 }

@@ -65,3 +65,19 @@ impl RewardShift {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shift_is_an_exponential_average_of_both_sides() {
+        let mut shift = RewardShift::new(0.75).unwrap();
+        shift.update(&[1.0, 3.0], &[0.0]).unwrap();
+        assert_eq!(shift.mean, 0.25);
+        shift.update(&[2.0], &[0.0]).unwrap();
+        assert_eq!(shift.mean, 0.4375);
+        assert!(RewardShift::new(1.0).is_err());
+        assert!(shift.update(&[f64::NAN], &[0.0]).is_err());
+    }
+}

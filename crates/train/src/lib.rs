@@ -12,6 +12,7 @@ pub mod optimizer;
 pub mod ppo;
 mod ppo_config;
 pub mod preference;
+mod preference_loss;
 pub mod reward;
 pub mod rlhf;
 pub mod rollout;

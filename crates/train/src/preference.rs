@@ -1,4 +1,5 @@
-//! Preference optimisation without a reward model: DPO and its relatives, IPO, SLiC-HF.
+//! Preference optimisation without a reward model: DPO and its relatives, IPO, SLiC-HF, and losses
+//! without a reference.
 //!
 //! The reference is the model that training starts from; its log-probabilities are computed once a
 //! pair and kept.
@@ -9,103 +10,22 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use togi_data::{PairSample, Sample, lab::AnnotatorConfig};
 use togi_policy::{Decoder, LoraConfig, Weights};
-use togi_rl_algos::{Normalisation, PairLogps, dpo, ipo, slic};
+use togi_rl_algos::{Normalisation, PairLogps, dpo};
 
 use crate::{
-    config::{DataSection, LoopSection, OptimSection, RecipeConfig, positive, within},
+    config::{DataSection, LoopSection, OptimSection, RecipeConfig},
     error::TrainError,
     metrics::Row,
     offline::{Objective, host},
+    preference_loss::PairTokens,
     reward::log_pairs,
     sft::EVAL_PART,
 };
 
-/// The loss, with its own fields: a field that a loss does not read cannot be given to it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum PreferenceLoss {
-    /// DPO; with label smoothing cDPO.
-    Sigmoid {
-        /// Strength of the pull towards the reference.
-        beta: f64,
-        /// Probability that a label is wrong.
-        #[serde(default)]
-        label_smoothing: f64,
-    },
-    /// DPO that is unbiased under flipped labels.
-    Robust {
-        /// As in `sigmoid`.
-        beta: f64,
-        /// Probability that a label is wrong.
-        label_smoothing: f64,
-    },
-    /// `max(0, 1 - beta h)`, TRL's `hinge`.
-    Hinge {
-        /// As in `sigmoid`.
-        beta: f64,
-    },
-    /// IPO with summed log-ratios, as in the paper.
-    IpoSummed {
-        /// Regularisation; the target margin is `1 / (2 tau)`.
-        tau: f64,
-    },
-    /// IPO with log-ratios averaged over tokens, as in TRL.
-    IpoTokenAveraged {
-        /// Regularisation; the target margin is `1 / (2 tau)`.
-        tau: f64,
-    },
-    /// SLiC-HF: rank calibration and a cross-entropy regulariser on the chosen answer; no
-    /// reference model.
-    SlicHf {
-        /// Margin of the ranking.
-        delta: f64,
-        /// Weight of the regulariser.
-        lambda: f64,
-    },
-}
+pub use crate::preference_loss::PreferenceLoss;
 
-impl PreferenceLoss {
-    /// The scale of the implicit rewards that are logged.
-    fn reward_scale(&self) -> f64 {
-        match self {
-            Self::Sigmoid { beta, .. } | Self::Robust { beta, .. } | Self::Hinge { beta } => *beta,
-            Self::IpoSummed { tau } | Self::IpoTokenAveraged { tau } => *tau,
-            Self::SlicHf { .. } => 1.0,
-        }
-    }
-
-    /// True if it compares the policy with a reference.
-    pub fn needs_reference(&self) -> bool {
-        !matches!(self, Self::SlicHf { .. })
-    }
-
-    fn validate(&self) -> Result<(), TrainError> {
-        match self {
-            Self::Sigmoid {
-                beta,
-                label_smoothing,
-            } => {
-                positive("loss.beta", *beta)?;
-                within("loss.label_smoothing", *label_smoothing, 0.0, 0.5)
-            }
-            Self::Robust {
-                beta,
-                label_smoothing,
-            } => {
-                positive("loss.beta", *beta)?;
-                within("loss.label_smoothing", *label_smoothing, 0.0, 0.499_999)
-            }
-            Self::Hinge { beta } => positive("loss.beta", *beta),
-            Self::IpoSummed { tau } | Self::IpoTokenAveraged { tau } => positive("loss.tau", *tau),
-            Self::SlicHf { delta, lambda } => {
-                positive("loss.delta", *delta)?;
-                within("loss.lambda", *lambda, 0.0, f64::MAX)
-            }
-        }
-    }
-}
-
-/// Configuration of the recipes `dpo`, `ipo` and `slic`, which differ in the default loss.
+/// Configuration of the recipes `dpo`, `ipo`, `slic`, `simpo`, `cpo` and `orpo`, which differ in the
+/// default loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PreferenceConfig {
@@ -163,6 +83,11 @@ impl Default for PreferenceConfig {
 impl RecipeConfig for PreferenceConfig {
     fn validate(&self) -> Result<(), TrainError> {
         self.loss.validate()?;
+        if self.loss.is_of_batch() && self.train.micro_batch_size < self.train.batch_size {
+            let reason = "must be train.batch_size: this loss sorts over the batch, which cannot \
+                          be cut";
+            return Err(TrainError::config("train.micro_batch_size", reason));
+        }
         self.train.validate()?;
         self.optim.validate()?;
         self.data.validate()?;
@@ -255,25 +180,11 @@ impl<'a> Preference<'a> {
                     .collect(),
             )
         };
-        let losses = match self.loss {
-            PreferenceLoss::Sigmoid {
-                beta,
-                label_smoothing,
-            } => dpo::sigmoid_loss(&policy, &reference, beta, label_smoothing)?,
-            PreferenceLoss::Robust {
-                beta,
-                label_smoothing,
-            } => dpo::robust_loss(&policy, &reference, beta, label_smoothing)?,
-            PreferenceLoss::Hinge { beta } => dpo::hinge_loss(&policy, &reference, beta)?,
-            PreferenceLoss::IpoSummed { tau } => ipo::summed_loss(&policy, &reference, tau)?,
-            PreferenceLoss::IpoTokenAveraged { tau } => {
-                let (chosen, rejected) = (count(|p| &p.chosen), count(|p| &p.rejected));
-                ipo::token_averaged_loss(&policy, &reference, &chosen, &rejected, tau)?
-            }
-            PreferenceLoss::SlicHf { delta, lambda } => {
-                slic::slic_hf_loss(&policy, &policy.chosen, delta, lambda)?
-            }
+        let tokens = PairTokens {
+            chosen: count(|p| &p.chosen),
+            rejected: count(|p| &p.rejected),
         };
+        let losses = self.loss.losses(&policy, &reference, &tokens)?;
         let scale = self.loss.reward_scale();
         let (chosen, rejected) = dpo::implicit_rewards(&policy, &reference, scale)?;
         Ok([losses, chosen, rejected])
