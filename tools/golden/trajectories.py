@@ -11,7 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
 from datasets import Dataset
 from transformers import (AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback)
-from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 fixture, out = sys.argv[1:]
 os.makedirs(out, exist_ok=True)
@@ -65,6 +65,9 @@ for loss in ("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_p
 for divergence in ("forward_kl", "js_divergence", "alpha_divergence"):
     config = DPOConfig(**shared, beta=0.1, f_divergence_type=divergence, f_alpha_divergence_coef=0.5)
     result[f"dpo_{divergence}"] = run(DPOTrainer, causal(), config, rows)
+labelled = [dict(prompt=r["prompt"], completion=r["chosen" if i % 3 else "rejected"], label=i % 3 > 0) for i, r in enumerate(rows)]
+config = KTOConfig(**shared, beta=0.1, undesirable_weight=1.5, train_sampling_strategy="sequential")
+result["kto"] = run(KTOTrainer, causal(), config, labelled)
 result["sft"] = run(SFTTrainer, causal(), SFTConfig(**shared), [dict(prompt=r["prompt"], completion=r["chosen"]) for r in rows])
 torch.manual_seed(0)
 model = AutoModelForSequenceClassification.from_pretrained(fixture, num_labels=1, dtype=torch.float32)
@@ -74,4 +77,4 @@ result["score"] = model.score.weight[0].tolist()
 result["reward"] = run(RewardTrainer, model, RewardConfig(**shared), rows)
 json.dump(result, open(os.path.join(out, "trajectories.json"), "w"))
 for name, steps in result.items():
-    if name.startswith("dpo_") or name in ("sft", "reward"): print(name, steps[0], steps[-1])
+    if name.startswith("dpo_") or name in ("kto", "sft", "reward"): print(name, steps[0], steps[-1])

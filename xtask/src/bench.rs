@@ -245,7 +245,7 @@ fn dpo(arguments: &DpoArguments) -> Result<(DpoResult, usize)> {
         let started = Instant::now();
         let batch: Vec<usize> = (step * arguments.batch..(step + 1) * arguments.batch).collect();
         let weights = decoder.tracked();
-        let (loss, row) = objective.loss(decoder, &weights, &batch, batch.len() as f64)?;
+        let (loss, row) = objective.loss(decoder, &weights, &batch, &(batch.len() as f64))?;
         let mut grads = loss.backward();
         let grads = weights.gradients(&mut grads);
         drop(weights);

@@ -7,8 +7,8 @@ use burn::tensor::Device;
 use clap::Args;
 use console::{Style, measure_text_width};
 use togi_data::{
-    BadRows, DataError, Located, LossOn, PairSample, PromptSample, Role, Sample, TokenizeOptions,
-    Tokenizer,
+    BadRows, DataError, LabelledSample, Located, LossOn, PairSample, PromptSample, Role, Sample,
+    TokenizeOptions, Tokenizer,
     lab::Writer,
     stats::{Lengths, Measured},
     tokenize,
@@ -17,6 +17,7 @@ use togi_policy::{Decoder, Policy};
 use togi_train::{
     config::{DataSection, LoopSection, RecipeConfig, to_toml},
     data::{DataSource, LabRows, Rows, rows},
+    kto::KtoConfig,
     memory::{MemoryEstimate, human},
     ppo::{PpoConfig, ValueInit},
     preference::PreferenceConfig,
@@ -73,6 +74,19 @@ impl Shown for PairSample {
         let both = self.chosen.ids.iter().zip(&self.rejected.ids);
         let common = both.take_while(|(a, b)| a == b).count();
         self.chosen.len() + self.rejected.len() - common
+    }
+}
+
+impl Shown for Vec<LabelledSample> {
+    fn sides(&self) -> Vec<(&'static str, Sample)> {
+        let name = |wanted| if wanted { "label true" } else { "label false" };
+        self.iter()
+            .map(|labelled| (name(labelled.desirable), labelled.sample.clone()))
+            .collect()
+    }
+
+    fn packed(&self) -> usize {
+        self.iter().map(|labelled| labelled.sample.len()).sum()
     }
 }
 
@@ -144,6 +158,22 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
                 &policy.decoder,
                 copy.then_some(&policy.decoder),
             );
+        }
+        Recipe::Kto => {
+            let config: KtoConfig = train.resolve(&KtoConfig::default())?;
+            let mut policy = heading(train, &config, &device, config.seed)?;
+            add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
+            let rows = LabRows::Preferences(config.annotators);
+            let batches = arguments.look(
+                &policy,
+                rows,
+                &config.data,
+                LossOn::Completion,
+                config.seed,
+                tokenize::labelled,
+            )?;
+            let copy = config.lora.is_none().then_some(&policy.decoder);
+            memory(&batches, &config.train, &policy.decoder, copy);
         }
         Recipe::Ppo => {
             let config: PpoConfig = train.resolve(&PpoConfig::default())?;

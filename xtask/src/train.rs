@@ -14,10 +14,12 @@ use togi_eval::{
 };
 use togi_policy::{Policy, adapter, config::Head, config::ModelConfig, hf, source::Source};
 use togi_reward::{LabGold, Reward, RewardModel};
+use togi_rl_algos::kto::KtoWeights;
 use togi_train::{
     Event, Observer, Row, RunFolder,
     config::{RecipeConfig, resolve, to_toml},
     data::{DataSource, LabRows, samples},
+    kto::{Kto, KtoConfig},
     memory,
     offline::{self, Objective, Stage},
     ppo::{self, Models, PpoConfig, ValueInit},
@@ -45,6 +47,8 @@ pub(crate) enum Recipe {
     Ipo,
     /// SLiC-HF: sequence likelihood calibration.
     Slic,
+    /// KTO: answers with a thumb up or down.
+    Kto,
     /// SimPO: length-normalised, without a reference model.
     Simpo,
     /// Contrastive Preference Optimization.
@@ -206,6 +210,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
         Recipe::Sft => run_sft(arguments),
         Recipe::Reward => run_reward(arguments),
         Recipe::Ppo => run_ppo(arguments),
+        Recipe::Kto => run_kto(arguments),
         Recipe::Dpo | Recipe::Ipo | Recipe::Slic | Recipe::Simpo | Recipe::Cpo | Recipe::Orpo => {
             run_preference(arguments, &preference_defaults(arguments.recipe))
         }
@@ -372,6 +377,46 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
+    let last = session.learn(
+        &mut policy,
+        &objective,
+        &config.optim,
+        &config.train,
+        config.seed,
+    )?;
+    session.finish_run(&policy, last, arguments, config.seed)
+}
+
+fn run_kto(arguments: &TrainArguments) -> Result<()> {
+    let config: KtoConfig = arguments.resolve(&KtoConfig::default())?;
+    let source = arguments.source()?;
+    let mut session = arguments.open(&config)?;
+    let mut policy = arguments.load(&session.device, config.seed)?;
+    let data = samples(
+        &source,
+        LabRows::Preferences(config.annotators),
+        &config.data,
+        config.seed,
+        &policy.tokenizer,
+        &config.data.options(LossOn::Completion),
+        tokenize::labelled,
+    )?;
+    session.bars.on(Event::Message(&data.summary));
+    let (train, valid) = (data.train.concat(), data.valid.concat());
+    let reference = policy.decoder.clone();
+    if let Some(lora) = &config.lora {
+        policy.decoder.add_lora(lora.clone(), config.seed)?;
+    }
+    let objective = Kto {
+        train: &train,
+        valid: &valid,
+        reference: &reference,
+        beta: config.beta,
+        weights: KtoWeights {
+            desirable: config.desirable_weight,
+            undesirable: config.undesirable_weight,
+        },
+    };
     let last = session.learn(
         &mut policy,
         &objective,

@@ -77,7 +77,9 @@ fn samples_lengths_configuration_and_memory() {
 #[test]
 fn every_recipe_on_the_lab() {
     let folder = tempfile::tempdir().unwrap();
-    for recipe in ["sft", "reward", "dpo", "ipo", "slic", "ppo", "rlhf"] {
+    for recipe in [
+        "sft", "reward", "dpo", "ipo", "slic", "kto", "simpo", "cpo", "orpo", "ppo", "rlhf",
+    ] {
         let text = inspect(folder.path(), &[recipe]);
         contains(
             &text,

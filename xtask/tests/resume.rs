@@ -180,6 +180,11 @@ fn slic() {
 }
 
 #[test]
+fn kto() {
+    resumes_exactly("kto", OFFLINE);
+}
+
+#[test]
 fn ppo() {
     resumes_exactly("ppo", PPO);
 }

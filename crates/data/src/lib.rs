@@ -24,6 +24,6 @@ pub use error::DataError;
 pub use formats::{BadRows, Dataset, LoadOptions, Skipped, load, load_with};
 pub use layout::Layout;
 pub use record::{Content, Located, Message, Record};
-pub use sample::{PairSample, PromptSample, Role, Sample};
+pub use sample::{LabelledSample, PairSample, PromptSample, Role, Sample};
 pub use tokenize::{HhAs, LossOn, OverLong, TokenizeOptions};
 pub use tokenizer::{SpecialTokens, Tokenizer};

@@ -85,6 +85,23 @@ pub struct PairSample {
     pub margin: Option<f64>,
 }
 
+/// One completion with a thumb up or down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelledSample {
+    /// Prompt and completion.
+    pub sample: Sample,
+    /// True for a completion that is wanted.
+    pub desirable: bool,
+}
+
+impl LabelledSample {
+    /// The tokens before the first scored one, and those from there on.
+    pub fn split(&self) -> (&[u32], &[u32]) {
+        let at = self.sample.scored().next().unwrap_or(self.sample.len());
+        self.sample.ids.split_at(at)
+    }
+}
+
 /// A prompt ready for generation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptSample {

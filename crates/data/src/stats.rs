@@ -3,14 +3,14 @@
 use crate::{
     error::DataError,
     record::Located,
-    sample::{PairSample, PromptSample, Sample},
+    sample::{LabelledSample, PairSample, PromptSample, Sample},
     tokenize::{OverLong, TokenizeOptions},
     tokenizer::Tokenizer,
 };
 
 /// Something whose length in tokens counts against `max_length`.
 pub trait Measured {
-    /// Tokens; of a pair, those of its longer side.
+    /// Tokens; of a pair, or of several samples of one row, those of the longest.
     fn tokens(&self) -> usize;
 }
 
@@ -23,6 +23,13 @@ impl Measured for Sample {
 impl Measured for PairSample {
     fn tokens(&self) -> usize {
         self.chosen.len().max(self.rejected.len())
+    }
+}
+
+impl Measured for Vec<LabelledSample> {
+    fn tokens(&self) -> usize {
+        let lengths = self.iter().map(|labelled| labelled.sample.len());
+        lengths.max().unwrap_or(0)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     error::DataError,
     hh,
     record::{Content, Located, Message, Record},
-    sample::{PairSample, PromptSample, Role, Sample},
+    sample::{LabelledSample, PairSample, PromptSample, Role, Sample},
     tokenizer::Tokenizer,
 };
 
@@ -140,6 +140,50 @@ pub fn pair(
         rejected,
         margin: *margin,
     }))
+}
+
+/// Completions with a label each: one of a row with a label, two of a pair (the chosen one wanted);
+/// `None` if all were dropped as too long.
+///
+/// # Errors
+/// Names file, line and field.
+pub fn labelled(
+    located: &Located,
+    tokenizer: &Tokenizer,
+    options: &TokenizeOptions,
+) -> Result<Option<Vec<LabelledSample>>, DataError> {
+    let row = RowContext {
+        tokenizer,
+        options,
+        place: &located.place,
+    };
+    let answers = match &located.record {
+        Record::Unpaired {
+            prompt,
+            completion,
+            label,
+        } => vec![(prompt, completion, "completion", *label)],
+        Record::Preference {
+            prompt,
+            chosen,
+            rejected,
+            ..
+        } => vec![
+            (prompt, chosen, "chosen", true),
+            (prompt, rejected, "rejected", false),
+        ],
+        _ => {
+            let needed = "prompt + completion + label, or chosen + rejected";
+            return Err(row.unusable("KTO", needed));
+        }
+    };
+    let mut samples = Vec::with_capacity(answers.len());
+    for (prompt, answer, field, desirable) in answers {
+        if let Some(sample) = row.fit(row.answered(prompt, answer, field)?)? {
+            samples.push(LabelledSample { sample, desirable });
+        }
+    }
+    Ok((!samples.is_empty()).then_some(samples))
 }
 
 /// A prompt for generation, from any record; `None` if it was dropped as too long.

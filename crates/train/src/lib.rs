@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod error;
+pub mod kto;
 pub mod memory;
 pub mod metrics;
 pub mod offline;

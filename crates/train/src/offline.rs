@@ -19,6 +19,10 @@ use crate::{
 
 /// A loss over numbered samples.
 pub trait Objective {
+    /// What the parts of a batch have to know of the whole: at least what its summed losses are
+    /// divided by.
+    type Whole;
+
     /// Samples to train on.
     fn len(&self) -> usize;
 
@@ -30,10 +34,13 @@ pub trait Objective {
     /// Tokens of a sample, for throughput.
     fn tokens(&self, sample: usize) -> usize;
 
-    /// What the loss of these samples is divided by.
-    fn denominator(&self, batch: &[usize]) -> f64;
+    /// What has to be known of a whole batch before its parts are worked on.
+    ///
+    /// # Errors
+    /// As [`Objective::loss`].
+    fn begin(&self, decoder: &Decoder, batch: &[usize]) -> Result<Self::Whole, TrainError>;
 
-    /// The loss of a part of a batch, already divided by the whole batch's `denominator`, and
+    /// The loss of a part of a batch, already divided by the whole batch's denominator, and
     /// metrics that add up over the parts.
     ///
     /// # Errors
@@ -43,7 +50,7 @@ pub trait Objective {
         decoder: &Decoder,
         weights: &Weights,
         part: &[usize],
-        denominator: f64,
+        whole: &Self::Whole,
     ) -> Result<(Tensor<1>, Row), TrainError>;
 
     /// Metrics on held-out samples, at most `limit`; `loss` among them. `None` without any.
@@ -104,7 +111,7 @@ pub fn train(
     while step < config.max_steps && !stopped {
         let started = Instant::now();
         let batch = order.batch(step, config.batch_size);
-        let denominator = objective.denominator(&batch);
+        let whole = objective.begin(decoder, &batch)?;
         let mut row = Row::default();
         let mut total: Option<Vec<(String, Tensor<1>)>> = None;
         for (part_index, part) in batch.chunks(config.micro_batch_size).enumerate() {
@@ -113,7 +120,7 @@ pub fn train(
                 seed: stage.seed,
                 pass,
             });
-            let (loss, part_row) = objective.loss(decoder, &weights, part, denominator)?;
+            let (loss, part_row) = objective.loss(decoder, &weights, part, &whole)?;
             row.merge(&part_row);
             let mut grads = loss.backward();
             accumulate(&mut total, weights.gradients(&mut grads));

@@ -208,6 +208,9 @@ fn pair_logps(
 }
 
 impl Objective for Preference<'_> {
+    /// The denominator.
+    type Whole = f64;
+
     fn len(&self) -> usize {
         self.train.len()
     }
@@ -216,8 +219,8 @@ impl Objective for Preference<'_> {
         self.train[pair].chosen.len() + self.train[pair].rejected.len()
     }
 
-    fn denominator(&self, batch: &[usize]) -> f64 {
-        batch.len() as f64
+    fn begin(&self, _: &Decoder, batch: &[usize]) -> Result<f64, TrainError> {
+        Ok(batch.len() as f64)
     }
 
     fn loss(
@@ -225,8 +228,9 @@ impl Objective for Preference<'_> {
         decoder: &Decoder,
         weights: &Weights,
         part: &[usize],
-        denominator: f64,
+        denominator: &f64,
     ) -> Result<(Tensor<1>, Row), TrainError> {
+        let denominator = *denominator;
         let pairs: Vec<&PairSample> = part.iter().map(|i| &self.train[*i]).collect();
         let reference = self.reference(0, part)?;
         let [losses, chosen, rejected] = self.score(decoder, weights, &pairs, &reference)?;

@@ -122,6 +122,9 @@ pub(crate) fn log_pairs(row: &mut Row, chosen: &[f64], rejected: &[f64], denomin
 }
 
 impl Objective for BradleyTerry<'_> {
+    /// The denominator.
+    type Whole = f64;
+
     fn len(&self) -> usize {
         self.train.len()
     }
@@ -130,8 +133,8 @@ impl Objective for BradleyTerry<'_> {
         self.train[pair].chosen.len() + self.train[pair].rejected.len()
     }
 
-    fn denominator(&self, batch: &[usize]) -> f64 {
-        batch.len() as f64
+    fn begin(&self, _: &Decoder, batch: &[usize]) -> Result<f64, TrainError> {
+        Ok(batch.len() as f64)
     }
 
     fn loss(
@@ -139,8 +142,9 @@ impl Objective for BradleyTerry<'_> {
         decoder: &Decoder,
         weights: &Weights,
         part: &[usize],
-        denominator: f64,
+        denominator: &f64,
     ) -> Result<(Tensor<1>, Row), TrainError> {
+        let denominator = *denominator;
         let pairs: Vec<&PairSample> = part.iter().map(|i| &self.train[*i]).collect();
         let [losses, chosen, rejected] = self.score(decoder, weights, &pairs)?;
         let loss = Normalisation::Sequence { denominator }.sequences(losses)?;

@@ -74,6 +74,9 @@ fn total_weight(sample: &Sample) -> f64 {
 }
 
 impl Objective for Sft<'_> {
+    /// The denominator.
+    type Whole = f64;
+
     fn len(&self) -> usize {
         self.train.len()
     }
@@ -82,8 +85,8 @@ impl Objective for Sft<'_> {
         self.train[sample].len()
     }
 
-    fn denominator(&self, batch: &[usize]) -> f64 {
-        batch.iter().map(|i| total_weight(&self.train[*i])).sum()
+    fn begin(&self, _: &Decoder, batch: &[usize]) -> Result<f64, TrainError> {
+        Ok(batch.iter().map(|i| total_weight(&self.train[*i])).sum())
     }
 
     fn loss(
@@ -91,8 +94,9 @@ impl Objective for Sft<'_> {
         decoder: &Decoder,
         weights: &Weights,
         part: &[usize],
-        denominator: f64,
+        denominator: &f64,
     ) -> Result<(Tensor<1>, Row), TrainError> {
+        let denominator = *denominator;
         let samples: Vec<&Sample> = part.iter().map(|i| &self.train[*i]).collect();
         let scored = decoder.log_probs(weights, &samples, 1.0)?;
         let loss = scored.sums().sum().neg() / denominator;

@@ -7,10 +7,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
 use togi_data::{Located, LossOn, TokenizeOptions, Tokenizer, batch::Order, tokenize};
 use togi_policy::{Decoder, decoder::SCORE_HEAD, hf};
-use togi_rl_algos::f_divergence::Divergence;
+use togi_rl_algos::{f_divergence::Divergence, kto::KtoWeights};
 use togi_train::{
     Event, Observer, RunFolder,
     config::{DataSection, LoopSection, OptimSection},
+    kto::Kto,
     offline::{self, Objective, Stage},
     preference::{Preference, PreferenceLoss},
     reward::BradleyTerry,
@@ -34,7 +35,7 @@ fn fixture() -> togi_policy::Policy {
 /// The golden rows as samples, placed so that our shuffled order meets them in file order.
 fn samples<T>(
     golden: &Value,
-    record: impl Fn(&Value) -> Value,
+    record: impl FnMut(&Value) -> Value,
     layout: impl Fn(&Located, &Tokenizer, &TokenizeOptions) -> Result<Option<T>, togi_data::DataError>,
 ) -> Vec<T> {
     let tokenizer = fixture().tokenizer;
@@ -42,7 +43,7 @@ fn samples<T>(
     let rows = golden["rows"].as_array().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rows.jsonl");
-    let lines: Vec<String> = rows.iter().map(|row| record(row).to_string()).collect();
+    let lines: Vec<String> = rows.iter().map(record).map(|row| row.to_string()).collect();
     std::fs::write(&file, lines.join("\n")).unwrap();
     let records = togi_data::load(&file).unwrap().records;
     let size = golden["batch"].as_u64().unwrap() as usize;
@@ -191,6 +192,33 @@ fn preference_optimisation_follows_trl() {
         let cuts: &[usize] = if sorts { &[4] } else { &[4, 3, 1] };
         follows_cut(name, &golden, &mut decoder, &objective, cuts);
     }
+}
+
+#[test]
+fn kto_follows_trl() {
+    let golden = golden();
+    // Two of three answers are wanted.
+    let mut number = 0;
+    let row = |row: &Value| {
+        let wanted = number % 3 > 0;
+        number += 1;
+        let completion = &row[if wanted { "chosen" } else { "rejected" }];
+        json!({"prompt": row["prompt"], "completion": completion, "label": wanted})
+    };
+    let train = samples(&golden, row, tokenize::labelled).concat();
+    let mut decoder = fixture().decoder;
+    let reference = decoder.clone();
+    let objective = Kto {
+        train: &train,
+        valid: &[],
+        reference: &reference,
+        beta: 0.1,
+        weights: KtoWeights {
+            desirable: 1.0,
+            undesirable: 1.5,
+        },
+    };
+    follows("kto", &golden, &mut decoder, &objective);
 }
 
 #[test]
