@@ -1,14 +1,13 @@
 //! `cargo xtask inspect <recipe>`: what a recipe would train on, and with what. It trains nothing.
 
-use std::collections::BTreeMap;
-
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::Args;
 use console::{Style, measure_text_width};
 use togi_data::{
-    BadRows, DataError, LabelledSample, Located, LossOn, PairSample, PromptSample, Role, Sample,
-    TokenizeOptions, Tokenizer,
+    BadRows, DataError, LabelledSample, Located, LossOn, OverLong, PairSample, PromptSample, Role,
+    Sample, TokenizeOptions, Tokenizer,
+    batch::Order,
     lab::Writer,
     stats::{Lengths, Measured},
     tokenize,
@@ -120,7 +119,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
                 config.seed,
                 tokenize::sft,
             )?;
-            memory(&batches, &config.train, &policy.decoder, None);
+            memory(&batches, config.seed, &config.train, &policy.decoder, None);
         }
         Recipe::Reward => {
             let config: RewardConfig = train.resolve(&RewardConfig::default())?;
@@ -136,7 +135,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
                 config.seed,
                 tokenize::pair,
             )?;
-            memory(&batches, &config.train, &policy.decoder, None);
+            memory(&batches, config.seed, &config.train, &policy.decoder, None);
         }
         Recipe::Dpo | Recipe::Ipo | Recipe::Slic | Recipe::Simpo | Recipe::Cpo | Recipe::Orpo => {
             let config: PreferenceConfig = train.resolve(&preference_defaults(train.recipe))?;
@@ -154,6 +153,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             let copy = config.lora.is_none() && config.loss.needs_reference();
             memory(
                 &batches,
+                config.seed,
                 &config.train,
                 &policy.decoder,
                 copy.then_some(&policy.decoder),
@@ -173,7 +173,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
                 tokenize::labelled,
             )?;
             let copy = config.lora.is_none().then_some(&policy.decoder);
-            memory(&batches, &config.train, &policy.decoder, copy);
+            memory(&batches, config.seed, &config.train, &policy.decoder, copy);
         }
         Recipe::Ppo => {
             let config: PpoConfig = train.resolve(&PpoConfig::default())?;
@@ -269,7 +269,7 @@ fn add_lora(policy: &mut Policy, lora: Option<&togi_policy::LoraConfig>, seed: u
     Ok(())
 }
 
-/// Sizes of all training samples: `(tokens through the model, scored tokens)`, the largest first.
+/// `(tokens through the model, scored tokens)` of each training sample, in their order.
 type Sizes = Vec<(usize, usize)>;
 
 impl InspectArguments {
@@ -307,6 +307,10 @@ impl InspectArguments {
             max_length: usize::MAX,
             ..options
         };
+        let mut cut = options;
+        if cut.over_long == OverLong::Error {
+            cut.over_long = OverLong::Truncate;
+        }
         let mut sizes = Vec::with_capacity(train.len());
         let mut shown = 0;
         let mut good = Vec::with_capacity(train.len());
@@ -324,9 +328,11 @@ impl InspectArguments {
                 shown += 1;
                 show(&row.place, &sample, tokenizer);
             }
-            let cut = |tokens: usize| tokens.min(2 * section.max_length);
-            let scored: usize = sample.sides().iter().map(|(_, s)| s.scored().count()).sum();
-            sizes.push((cut(sample.packed()), cut(scored)));
+            if let Some(sample) = tokenize(&row, tokenizer, &cut)? {
+                let sides = sample.sides();
+                let scored: usize = sides.iter().map(|(_, s)| s.scored().count()).sum();
+                sizes.push((sample.packed(), scored));
+            }
             good.push(row);
         }
         if !bad.is_empty() {
@@ -339,7 +345,6 @@ impl InspectArguments {
         }
         let lengths = Lengths::measure(&good, tokenizer, &options, tokenize)?;
         self.histogram(&lengths, section);
-        sizes.sort_unstable_by(|a, b| b.cmp(a));
         Ok(sizes)
     }
 
@@ -472,20 +477,39 @@ fn print_run(role: Role, weight: f32, tokens: impl Iterator<Item = String>) {
     }
 }
 
+/// The largest micro-batch that the run meets.
+fn largest(sizes: &Sizes, seed: u64, train: &LoopSection) -> (usize, usize) {
+    let mut order = Order::new(seed, sizes.len());
+    let micro_batches = (0..train.max_steps).flat_map(|step| {
+        let batch = order.batch(step, train.batch_size);
+        let sums = batch.chunks(train.micro_batch_size).map(|part| {
+            let sizes = part.iter().map(|i| sizes[*i]);
+            sizes.fold((0, 0), |(t, s), size| (t + size.0, s + size.1))
+        });
+        sums.collect::<Vec<_>>()
+    });
+    micro_batches.max().unwrap_or((0, 0))
+}
+
 /// The estimate for a recipe that learns from fixed samples.
-fn memory(sizes: &Sizes, train: &LoopSection, decoder: &Decoder, copy: Option<&Decoder>) {
+fn memory(
+    sizes: &Sizes,
+    seed: u64,
+    train: &LoopSection,
+    decoder: &Decoder,
+    copy: Option<&Decoder>,
+) {
     let mut estimate = MemoryEstimate::new();
     let micro = train.micro_batch_size.min(train.batch_size);
     estimate.trained(decoder, micro < train.batch_size);
     if let Some(copy) = copy {
         estimate.frozen(copy);
     }
-    let largest = sizes.iter().take(micro);
-    let (tokens, scored) = largest.fold((0, 0), |(t, s), size| (t + size.0, s + size.1));
+    let (tokens, scored) = largest(sizes, seed, train);
     estimate.activations(decoder, tokens, scored);
     print_estimate(
         &estimate,
-        &format!("micro-batches of {micro}, at most {tokens} tokens"),
+        &format!("micro-batches of {micro}, the largest of {tokens} tokens"),
     );
 }
 
@@ -506,8 +530,8 @@ fn ppo_memory(sizes: &Sizes, config: &PpoConfig, mut policy: Policy, learned: bo
     estimate.trained(&policy.decoder, accumulates);
     estimate.trained(&value, accumulates);
     let new = config.sampling.max_new_tokens;
-    let longest = sizes.first().map_or(0, |size| size.0);
-    let tokens: usize = sizes.iter().take(micro).map(|size| size.0 + new).sum();
+    let longest = sizes.iter().map(|size| size.0).max().unwrap_or(0);
+    let tokens = micro * (longest + new);
     estimate.activations(&policy.decoder, tokens, micro * new);
     let at_once = config.sampling.batch_size.min(config.prompts_per_step);
     estimate.cache(&policy.decoder.config, at_once, longest + new);
@@ -520,12 +544,11 @@ fn ppo_memory(sizes: &Sizes, config: &PpoConfig, mut policy: Policy, learned: bo
 
 fn print_estimate(estimate: &MemoryEstimate, what: &str) {
     println!("\n{}", title("Memory (estimate)"));
-    let parts: BTreeMap<_, _> = estimate.parts.iter().copied().collect();
-    for (name, bytes) in parts {
-        println!("  {name:<18} {:>9}", human(bytes));
+    for (name, bytes) in estimate.parts() {
+        println!("  {name:<22} {:>9}", human(bytes));
     }
     println!(
-        "  {:<18} {:>9}  ({what})",
+        "  {:<22} {:>9}  ({what})",
         "together",
         human(estimate.total())
     );

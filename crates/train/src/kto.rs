@@ -207,10 +207,7 @@ impl Objective for Kto<'_> {
             "kl",
             whole.reference_point * part.len() as f64 / denominator,
         );
-        row.add(
-            "rewards/mean",
-            host(&rewards).iter().sum::<f64>() / denominator,
-        );
+        log_kinds(&mut row, &samples, &host(&rewards), whole.kinds);
         Ok((loss, row))
     }
 

@@ -1,16 +1,18 @@
 //! How much memory a recipe will take, before it starts.
 //!
-//! Counted are the tensors that live at the highest point of a step: parameters, gradients and
-//! moments, copies that stay (reference, value and reward model), what a micro-batch keeps for its
-//! backward pass, and the cache of generation. Everything is float32.
+//! Counted is what lives at the highest point of a step: parameters and moments, copies that stay
+//! (reference, value and reward model), gradients of micro-batches before, what a micro-batch keeps
+//! for its backward pass, and the cache of generation. A backward pass frees what the forward pass
+//! kept while it makes gradients, so of the two only the larger counts. Everything is float32.
 
 use togi_policy::{Decoder, ModelConfig};
 
 /// Bytes of a recipe's parts, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryEstimate {
-    /// Name and bytes of each part.
-    pub parts: Vec<(&'static str, u64)>,
+    lasting: Vec<(&'static str, u64)>,
+    gradients: u64,
+    activations: u64,
 }
 
 const FLOAT: u64 = 4;
@@ -21,19 +23,31 @@ impl MemoryEstimate {
     /// An estimate without any model.
     pub fn new() -> Self {
         Self {
-            parts: vec![("program and data", PROGRAM)],
+            lasting: vec![("program and data", PROGRAM)],
+            ..Self::default()
         }
+    }
+
+    /// Name and bytes of each part.
+    pub fn parts(&self) -> Vec<(&'static str, u64)> {
+        let mut parts = self.lasting.clone();
+        parts.push(if self.activations >= self.gradients {
+            ("activations", self.activations)
+        } else {
+            ("gradients", self.gradients)
+        });
+        parts
     }
 
     /// All parts together.
     pub fn total(&self) -> u64 {
-        self.parts.iter().map(|(_, bytes)| bytes).sum()
+        self.parts().iter().map(|(_, bytes)| bytes).sum()
     }
 
     fn add(&mut self, name: &'static str, floats: u64) {
-        match self.parts.iter_mut().find(|(n, _)| *n == name) {
+        match self.lasting.iter_mut().find(|(n, _)| *n == name) {
             Some((_, bytes)) => *bytes += floats * FLOAT,
-            None => self.parts.push((name, floats * FLOAT)),
+            None => self.lasting.push((name, floats * FLOAT)),
         }
     }
 
@@ -42,8 +56,10 @@ impl MemoryEstimate {
         let (all, trainable) = decoder.params.count();
         let (all, trainable) = (all as u64, trainable as u64);
         self.add("weights", all);
-        self.add("gradients", trainable * if accumulates { 2 } else { 1 });
         self.add("moments", 2 * trainable);
+        if accumulates {
+            self.add("accumulated gradients", trainable);
+        }
         // Embedding and tied head have a gradient each before they are added up.
         let ModelConfig {
             vocab_size,
@@ -51,9 +67,9 @@ impl MemoryEstimate {
             tie_word_embeddings,
             ..
         } = decoder.config;
-        if trainable == all && tie_word_embeddings {
-            self.add("gradients", (vocab_size * hidden_size) as u64);
-        }
+        let twice = trainable == all && tie_word_embeddings;
+        let twice = if twice { vocab_size * hidden_size } else { 0 };
+        self.gradients = self.gradients.max((trainable + twice as u64) * FLOAT);
     }
 
     /// A further model that stays as it is.
@@ -84,10 +100,8 @@ impl MemoryEstimate {
         let per_token = config.num_hidden_layers * (layer + branches) + 3 * d;
         // Blocks of logits: they are made again in the backward pass.
         let logits = (1_usize << 23).min(scored * config.vocab_size);
-        self.add(
-            "activations",
-            (tokens * per_token + 2 * scored * d + 2 * logits) as u64,
-        );
+        let floats = tokens * per_token + 2 * scored * d + 2 * logits;
+        self.activations = self.activations.max(floats as u64 * FLOAT);
     }
 
     /// Keys and values of `sequences` of up to `length` tokens.
