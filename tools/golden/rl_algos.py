@@ -218,6 +218,48 @@ for kl in kls:
 case("kl_controller", dict(kl=kls), lambda kl: dict(coef=torch.tensor(coefs).double()), coef=0.15, target=6.0, horizon=10000.0, n=256)
 cases[-1]["outputs"]["coef"] = coefs
 
+def online_objectives():
+    for n, size in [(2, 2), (6, 3), (8, 4), (12, 2)]:
+        scores = numbers(n, -3, 3)
+        if n == 8: scores[:4] = [1.25] * 4  # a group without a difference
+        grouped = lambda r: r.reshape(-1, size)
+        centred = lambda r: grouped(r) - grouped(r).mean(1, keepdim=True)
+        case("group_group", dict(scores=scores), lambda scores: dict(out=(centred(scores) / (grouped(scores).std(1, keepdim=True) + 1e-4)).reshape(-1)), size=size)
+        case("group_batch", dict(scores=scores), lambda scores: dict(out=(centred(scores) / (scores.std() + 1e-4)).reshape(-1)), size=size)
+        case("group_none", dict(scores=scores), lambda scores: dict(out=centred(scores).reshape(-1)), size=size)
+        others = lambda r: torch.stack([r[i] - torch.cat([r[i // size * size:i], r[i + 1:(i // size + 1) * size]]).mean() for i in range(len(r))])
+        case("rloo", dict(scores=scores), lambda scores: dict(out=others(scores)), size=size)
+    for lens, T in [([1], 1), ([3], 6), ([1, 4, 6, 2], 6)]:
+        B, N = len(lens), len(lens) * T
+        shape, mask = [B, T], [[t < n for t in range(T)] for n in lens]
+        p = dict(logps=numbers(N, -6, 0))
+        p["old"] = [round(v + rng.uniform(-0.6, 0.6), 4) for v in p["logps"]]
+        token = p | dict(advantages=numbers(N, -2, 2))
+        each = p | dict(advantages=[v for v in numbers(B, -2, 2) for _ in range(T)])
+
+        def returns(rewards, mask, gamma):
+            G = torch.zeros_like(rewards)
+            for b, n in enumerate(mask.sum(1).tolist()):
+                for t in range(n): G[b, t] = sum(gamma ** (k - t) * rewards[b, k] for k in range(t, n))
+            return dict(returns=G)
+        for gamma in (1.0, 0.5, 0.0):
+            case("returns", dict(rewards=numbers(N, -2, 2)), lambda **x: returns(**x, gamma=gamma), (), mask, shape, gamma=gamma)
+        reinforce = lambda logps, advantages, mask, old: dict(loss=-advantages * logps * mask)
+        case("reinforce", token, reinforce, ("logps",), mask, shape)
+        for eps in (0.2, 4.0):
+            cispo = lambda logps, old, advantages, mask: dict(
+                loss=-torch.clamp((logps - old).exp(), max=1 + eps).detach() * advantages * logps * mask)
+            case("cispo", token, cispo, ("logps",), mask, shape, eps=eps)
+        for low, high in [(3e-4, 4e-4), (0.2, 0.28)]:
+            def gspo(logps, old, advantages, mask):
+                s = (((logps - old) * mask).sum(1) / mask.sum(1)).exp()
+                A = advantages[:, 0]
+                plain, bound = -A * s, -A * s.clamp(1 - low, 1 + high)
+                return dict(loss=torch.maximum(plain, bound), ratio=s.detach(), clipped=(bound > plain).double())
+            case("gspo", each, gspo, ("logps",), mask, shape, low=low, high=high)
+
+
 more_pair_objectives()
+online_objectives()
 json.dump(cases, open(sys.argv[1], "w"), separators=(",", ":"))
 print(len(cases), "cases")

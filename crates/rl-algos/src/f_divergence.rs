@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     check::{positive, within},
     error::AlgoError,
+    kl::exp_minus_one,
     pair::{PairLogps, log_ratios, log_sigmoid, smoothed},
 };
 
@@ -46,7 +47,7 @@ impl Divergence {
                         must: "in [-10, 10] and not 1",
                     });
                 }
-                ((s * power).clamp_max(MOST).exp() - 1.0) / power
+                exp_minus_one((s * power).clamp_max(MOST)) / power
             }
         })
     }

@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use serde_json::Value;
 use togi_rl_algos::{
-    Normalisation, PairLogps, aot, apo, bco, bradley_terry, cpo, discopop, dpo, exo,
+    Normalisation, PairLogps, aot, apo, bco, bradley_terry, cispo, cpo, discopop, dpo, exo,
     f_divergence::{self, Divergence},
-    gae, ipo,
+    gae,
+    group::{self, GroupScale},
+    gspo, ipo,
     kl::{KlController, KlEstimator, kl_per_token},
-    kto, nca, orpo, ppo, sft, simpo, slic, sppo, whiten,
+    kto, nca, orpo, ppo, reinforce, sft, simpo, slic, sppo, whiten,
 };
 
 const TOLERANCE: f64 = 1e-5;
@@ -218,6 +220,8 @@ impl Case<'_> {
                 one("out", by.tokens(self.m("logps"), &self.mask())?)
             }
             "kto" => self.kto()?,
+            "group_group" | "group_batch" | "group_none" | "rloo" | "returns" | "reinforce"
+            | "cispo" | "gspo" => self.online(function)?,
             "kl_controller" => {
                 let controller = KlController::Adaptive {
                     target: self.scalar("target"),
@@ -282,6 +286,53 @@ impl Case<'_> {
             other => panic!("no function {other}"),
         };
         Ok(vec![("loss", loss)])
+    }
+
+    /// Advantages and losses of online methods.
+    fn online(
+        &self,
+        function: &str,
+    ) -> Result<Vec<(&'static str, Tensor<1>)>, togi_rl_algos::AlgoError> {
+        let scores = || host(self.v("scores"));
+        let size = || self.scalar("size") as usize;
+        let relative = |scale| group::group_relative(&scores(), size(), scale);
+        let one = |name, x: Tensor<2>| vec![(name, x.flatten(0, 1))];
+        let (logps, old) = (|| self.m("logps"), || self.m("old"));
+        let advantages = || self.m("advantages");
+        Ok(match function {
+            "group_group" => vec![("out", flat(&relative(GroupScale::Group)?))],
+            "group_batch" => vec![("out", flat(&relative(GroupScale::Batch)?))],
+            "group_none" => vec![("out", flat(&relative(GroupScale::None)?))],
+            "rloo" => vec![("out", flat(&group::leave_one_out(&scores(), size())?))],
+            "returns" => {
+                let (rewards, gamma) = (self.m("rewards"), self.scalar("gamma"));
+                let out = gae::discounted_returns(&rewards, &self.mask(), gamma)?;
+                one("returns", out)
+            }
+            "reinforce" => one(
+                "loss",
+                reinforce::reinforce_loss(&logps(), &advantages(), &self.mask())?,
+            ),
+            "cispo" => {
+                let (a, mask, eps) = (advantages(), self.mask(), self.scalar("eps"));
+                one("loss", cispo::cispo_loss(&logps(), &old(), &a, &mask, eps)?)
+            }
+            _ => {
+                let clip = ppo::ClipRange {
+                    low: self.scalar("low"),
+                    high: self.scalar("high"),
+                };
+                let a = advantages();
+                let [batch, _] = a.dims();
+                let a = a.narrow(1, 0, 1).reshape([batch]);
+                let out = gspo::gspo_loss(&logps(), &old(), &a, &self.mask(), clip)?;
+                vec![
+                    ("loss", out.loss),
+                    ("ratio", out.ratio),
+                    ("clipped", out.clipped),
+                ]
+            }
+        })
     }
 
     /// Single answers with a label.
