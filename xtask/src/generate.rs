@@ -34,16 +34,26 @@ struct Drawing {
     #[arg(long, default_value_t = 256)]
     max_new_tokens: usize,
     /// Logits are divided by this; 0 takes the likeliest token.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     temperature: f64,
     /// Only the likeliest K tokens; 0 is all.
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
     /// Only the likeliest tokens that reach this probability together.
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 1.0,
+        allow_negative_numbers = true
+    )]
     top_p: f64,
     /// Only tokens at least this many times as likely as the likeliest.
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     min_p: f64,
     /// The seed.
     #[arg(long, default_value_t = 0)]

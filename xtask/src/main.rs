@@ -19,7 +19,8 @@ use togi_train::TrainError;
 
 #[derive(Parser)]
 #[command(
-    name = "cargo xtask",
+    name = "xtask",
+    bin_name = "cargo xtask",
     about = "Tunes language models to what people want"
 )]
 struct Arguments {

@@ -33,7 +33,7 @@ use crate::{InputError, device, progress::Bars};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Recipe {
-    /// SFT, reward model and PPO on the lab, and a comparison of what came out.
+    /// SFT, reward model and PPO in one go, and a comparison of what came out.
     Rlhf,
     /// Supervised fine-tuning.
     Sft,
@@ -430,6 +430,11 @@ fn run_kto(arguments: &TrainArguments) -> Result<()> {
 fn run_ppo(arguments: &TrainArguments) -> Result<()> {
     let config: PpoConfig = arguments.resolve(&PpoConfig::default())?;
     let source = arguments.source()?;
+    if arguments.reward == "lab" && source != DataSource::Lab {
+        let text = "--reward: the lab's scorer knows only the lab's prompts; with --data FILE give \
+                    a reward model (`cargo xtask train reward` makes one)";
+        return Err(InputError(text.to_owned()).into());
+    }
     let mut session = arguments.open(&config)?;
     let mut policy = arguments.load(&session.device, config.seed)?;
     let scorer = if arguments.reward == "lab" {
@@ -531,7 +536,16 @@ impl Session {
         if policy.decoder.lora.is_none() {
             return Ok(hf::save(policy, &self.run.model())?);
         }
-        let base = match Source::parse(&arguments.model)?.base_name() {
+        let source = Source::parse(&arguments.model)?;
+        if let Source::Gguf(path) = &source {
+            eprintln!(
+                "The adapter belongs to {}. PEFT needs that model as a folder: `cargo xtask export \
+                 {} --out DIR`, and DIR as base_model_name_or_path in adapter_config.json.",
+                path.display(),
+                arguments.model
+            );
+        }
+        let base = match source.base_name() {
             Some(name) => name,
             None => {
                 let folder = std::path::absolute(self.run.path().join("base"))?;

@@ -107,6 +107,8 @@ fn data() {
     rows("f.parquet", "PAR1 no", "sft", &["f.parquet"]);
     rows("g.jsonl.gz", "not gzip", "sft", &["g.jsonl.gz"]);
     rows("h.jsonl", "{\"text\": 3}\n", "dpo", &["h.jsonl:1"]);
+    rows("i.jsonl", good, "ppo", &["--reward", "train reward"]);
+    rows("j.jsonl", good, "kto", &["j.jsonl:1", "KTO", "label"]);
     refused(&["sft", "--data", "/nowhere.jsonl"], &["/nowhere.jsonl"]);
 }
 
