@@ -14,14 +14,19 @@ use togi_data::{
 };
 use togi_policy::{Decoder, Policy};
 use togi_train::{
+    cispo::Cispo,
     config::{DataSection, LoopSection, RecipeConfig, to_toml},
     data::{DataSource, LabRows, Rows, rows},
+    grpo::Grpo,
+    gspo::Gspo,
     kto::KtoConfig,
     memory::{MemoryEstimate, human},
+    online::{OnlineAlgorithm, OnlineConfig},
     ppo::{PpoConfig, ValueInit},
     preference::PreferenceConfig,
     reward::RewardConfig,
     rlhf::RlhfConfig,
+    rloo::Rloo,
     sft::SftConfig,
 };
 
@@ -188,6 +193,10 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             )?;
             ppo_memory(&batches, &config, policy, train.reward != "lab")?;
         }
+        Recipe::Grpo => arguments.online::<Grpo>(&device)?,
+        Recipe::Rloo => arguments.online::<Rloo>(&device)?,
+        Recipe::Gspo => arguments.online::<Gspo>(&device)?,
+        Recipe::Cispo => arguments.online::<Cispo>(&device)?,
         Recipe::Rlhf => {
             let config: RlhfConfig = train.resolve(&rlhf_defaults(train)?)?;
             let policy = heading(train, &config, &device, config.seed)?;
@@ -273,6 +282,41 @@ fn add_lora(policy: &mut Policy, lora: Option<&togi_policy::LoraConfig>, seed: u
 type Sizes = Vec<(usize, usize)>;
 
 impl InspectArguments {
+    fn online<A: OnlineAlgorithm>(&self, device: &Device) -> Result<()> {
+        let config: OnlineConfig<A> = self.train.resolve(&OnlineConfig::default())?;
+        let mut policy = heading(&self.train, &config, device, config.seed)?;
+        let sizes = self.look(
+            &policy,
+            LabRows::Prompts,
+            &config.data,
+            LossOn::Completion,
+            config.seed,
+            tokenize::prompt,
+        )?;
+        let mut estimate = MemoryEstimate::new();
+        if self.train.reward != "lab" {
+            estimate.frozen(&policy.decoder);
+        }
+        match &config.lora {
+            Some(lora) => policy.decoder.add_lora(lora.clone(), config.seed)?,
+            None => estimate.frozen(&policy.decoder),
+        }
+        let micro = config.micro_batch_size.min(config.minibatch_size);
+        estimate.trained(&policy.decoder, micro < config.minibatch_size);
+        let new = config.sampling.max_new_tokens;
+        let longest = sizes.iter().map(|size| size.0).max().unwrap_or(0);
+        let tokens = micro * (longest + new);
+        estimate.activations(&policy.decoder, tokens, micro * new);
+        let drawn = config.prompts_per_step * config.completions_per_prompt;
+        let at_once = config.sampling.batch_size.min(drawn);
+        estimate.cache(&policy.decoder.config, at_once, longest + new);
+        print_estimate(
+            &estimate,
+            &format!("micro-batches of {micro}, at most {tokens} tokens"),
+        );
+        Ok(())
+    }
+
     /// Shows samples and lengths.
     fn look<T: Shown>(
         &self,

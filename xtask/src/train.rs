@@ -12,20 +12,27 @@ use togi_eval::{
     comparison::plain,
     report::Report,
 };
-use togi_policy::{Policy, adapter, config::Head, config::ModelConfig, hf, source::Source};
+use togi_policy::{
+    Decoder, Policy, adapter, config::Head, config::ModelConfig, hf, source::Source,
+};
 use togi_reward::{LabGold, Reward, RewardModel};
 use togi_rl_algos::kto::KtoWeights;
 use togi_train::{
     Event, Observer, Row, RunFolder,
+    cispo::Cispo,
     config::{RecipeConfig, resolve, to_toml},
     data::{DataSource, LabRows, samples},
+    grpo::Grpo,
+    gspo::Gspo,
     kto::{Kto, KtoConfig},
     memory,
     offline::{self, Objective, Stage},
+    online::{self, OnlineAlgorithm, OnlineConfig, OnlineModels},
     ppo::{self, Models, PpoConfig, ValueInit},
     preference::{Preference, PreferenceConfig, PreferenceLoss},
     reward::{BradleyTerry, RewardConfig},
     rlhf::{self, RlhfConfig},
+    rloo::Rloo,
     sft::{Sft, SftConfig},
 };
 
@@ -41,6 +48,14 @@ pub(crate) enum Recipe {
     Reward,
     /// PPO against a reward.
     Ppo,
+    /// GRPO: completions of a prompt against their group; DAPO's and Dr. GRPO's choices.
+    Grpo,
+    /// RLOO: REINFORCE with a leave-one-out baseline.
+    Rloo,
+    /// GSPO: GRPO with one ratio a completion.
+    Gspo,
+    /// CISPO: GRPO's advantages, REINFORCE's gradient with a bounded weight.
+    Cispo,
     /// Direct Preference Optimization; `loss.kind` offers its relatives.
     Dpo,
     /// Identity Preference Optimization.
@@ -58,6 +73,12 @@ pub(crate) enum Recipe {
 }
 
 impl Recipe {
+    /// True if it draws completions and scores them.
+    fn is_online(self) -> bool {
+        use Recipe::{Cispo, Grpo, Gspo, Ppo, Rloo};
+        matches!(self, Ppo | Grpo | Rloo | Gspo | Cispo)
+    }
+
     fn name(self) -> String {
         self.to_possible_value()
             .map_or(String::new(), |v| v.get_name().to_owned())
@@ -85,7 +106,7 @@ pub(crate) struct TrainArguments {
     /// Held-out files; without them, a share of the training rows is held out.
     #[arg(long, value_name = "FILE")]
     valid: Vec<String>,
-    /// What scores answers (ppo): `lab`, or the folder or run folder of a reward model.
+    /// What scores answers (ppo, grpo, rloo, …): `lab`, or the folder or run folder of a reward model.
     #[arg(long, value_name = "SRC", default_value = "lab")]
     pub(crate) reward: String,
     /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU.
@@ -138,7 +159,7 @@ impl TrainArguments {
                                 --set ppo.max_steps=N";
                     return Err(InputError(text.to_owned()).into());
                 }
-                Recipe::Ppo => format!("max_steps={steps}"),
+                recipe if recipe.is_online() => format!("max_steps={steps}"),
                 _ => format!("train.max_steps={steps}"),
             });
         }
@@ -164,7 +185,7 @@ impl TrainArguments {
             for file in &self.valid {
                 text.push_str(&format!(" --valid {file}"));
             }
-            if self.recipe == Recipe::Ppo {
+            if self.recipe.is_online() {
                 text.push_str(&format!(" --reward {}", self.reward));
             }
         }
@@ -210,6 +231,10 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
         Recipe::Sft => run_sft(arguments),
         Recipe::Reward => run_reward(arguments),
         Recipe::Ppo => run_ppo(arguments),
+        Recipe::Grpo => run_online::<Grpo>(arguments),
+        Recipe::Rloo => run_online::<Rloo>(arguments),
+        Recipe::Gspo => run_online::<Gspo>(arguments),
+        Recipe::Cispo => run_online::<Cispo>(arguments),
         Recipe::Kto => run_kto(arguments),
         Recipe::Dpo | Recipe::Ipo | Recipe::Slic | Recipe::Simpo | Recipe::Cpo | Recipe::Orpo => {
             run_preference(arguments, &preference_defaults(arguments.recipe))
@@ -429,43 +454,15 @@ fn run_kto(arguments: &TrainArguments) -> Result<()> {
 
 fn run_ppo(arguments: &TrainArguments) -> Result<()> {
     let config: PpoConfig = arguments.resolve(&PpoConfig::default())?;
-    let source = arguments.source()?;
-    if arguments.reward == "lab" && source != DataSource::Lab {
-        let text = "--reward: the lab's scorer knows only the lab's prompts; with --data FILE give \
-                    a reward model (`cargo xtask train reward` makes one)";
-        return Err(InputError(text.to_owned()).into());
-    }
+    let source = arguments.online_source()?;
     let mut session = arguments.open(&config)?;
     let mut policy = arguments.load(&session.device, config.seed)?;
-    let scorer = if arguments.reward == "lab" {
-        None
-    } else {
-        let model = Source::parse(&arguments.reward)?.load(&session.device, config.seed)?;
-        if ModelConfig::head_of(&model.decoder.params) != Head::Score {
-            let text = format!(
-                "--reward {}: is a language model, not a reward model (no score.weight); train \
-                 one with `cargo xtask train reward`",
-                arguments.reward
-            );
-            return Err(InputError(text).into());
-        }
-        if model.decoder.config.vocab_size != policy.decoder.config.vocab_size {
-            let text = format!(
-                "--reward {}: its vocabulary of {} is not the policy's of {}",
-                arguments.reward, model.decoder.config.vocab_size, policy.decoder.config.vocab_size
-            );
-            return Err(InputError(text).into());
-        }
-        Some(model.decoder)
-    };
+    let scorer = arguments.scorer(&policy, &session.device, config.seed)?;
     let mut value = match (&scorer, config.value_init) {
         (Some(decoder), ValueInit::RewardModel) => decoder.clone(),
         _ => policy.decoder.with_score_head(None)?,
     };
-    let reward: Box<dyn Reward> = match scorer {
-        Some(decoder) => Box::new(RewardModel::new(decoder, config.micro_batch_size)),
-        None => Box::new(LabGold),
-    };
+    let reward = reward(scorer, config.micro_batch_size);
     let reference = policy.decoder.clone();
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
@@ -500,6 +497,91 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
         observer: bars,
     };
     let last = ppo::train(&mut stage, &mut models, &data.train, &data.valid, &config)?;
+    session.finish_run(&policy, last, arguments, config.seed)
+}
+
+fn reward(scorer: Option<Decoder>, at_once: usize) -> Box<dyn Reward> {
+    match scorer {
+        Some(decoder) => Box::new(RewardModel::new(decoder, at_once)),
+        None => Box::new(LabGold),
+    }
+}
+
+impl TrainArguments {
+    /// Where an online recipe's prompts come from.
+    fn online_source(&self) -> Result<DataSource> {
+        let source = self.source()?;
+        if self.reward == "lab" && source != DataSource::Lab {
+            let text = "--reward: the lab's scorer knows only the lab's prompts; with --data FILE \
+                        give a reward model (`cargo xtask train reward` makes one)";
+            return Err(InputError(text.to_owned()).into());
+        }
+        Ok(source)
+    }
+
+    /// The reward model, if it is not the lab's gold.
+    fn scorer(&self, policy: &Policy, device: &Device, seed: u64) -> Result<Option<Decoder>> {
+        if self.reward == "lab" {
+            return Ok(None);
+        }
+        let model = Source::parse(&self.reward)?.load(device, seed)?;
+        if ModelConfig::head_of(&model.decoder.params) != Head::Score {
+            let text = format!(
+                "--reward {}: is a language model, not a reward model (no score.weight); train \
+                 one with `cargo xtask train reward`",
+                self.reward
+            );
+            return Err(InputError(text).into());
+        }
+        let (theirs, ours) = (&model.decoder.config, &policy.decoder.config);
+        if theirs.vocab_size != ours.vocab_size {
+            let text = format!(
+                "--reward {}: its vocabulary of {} is not the policy's of {}",
+                self.reward, theirs.vocab_size, ours.vocab_size
+            );
+            return Err(InputError(text).into());
+        }
+        Ok(Some(model.decoder))
+    }
+}
+
+fn run_online<A: OnlineAlgorithm>(arguments: &TrainArguments) -> Result<()> {
+    let config: OnlineConfig<A> = arguments.resolve(&OnlineConfig::default())?;
+    let source = arguments.online_source()?;
+    let mut session = arguments.open(&config)?;
+    let mut policy = arguments.load(&session.device, config.seed)?;
+    let scorer = arguments.scorer(&policy, &session.device, config.seed)?;
+    let reward = reward(scorer, config.micro_batch_size);
+    let reference = policy.decoder.clone();
+    if let Some(lora) = &config.lora {
+        policy.decoder.add_lora(lora.clone(), config.seed)?;
+    }
+    let data = samples(
+        &source,
+        LabRows::Prompts,
+        &config.data,
+        config.seed,
+        &policy.tokenizer,
+        &config.data.options(LossOn::Completion),
+        tokenize::prompt,
+    )?;
+    session.bars.on(Event::Message(&data.summary));
+    let mut models = OnlineModels {
+        policy: &mut policy.decoder,
+        reference: &reference,
+        reward: &*reward,
+        tokenizer: &policy.tokenizer,
+    };
+    let Session {
+        recipe, run, bars, ..
+    } = &mut session;
+    let mut stage = Stage {
+        name: recipe,
+        run,
+        seed: config.seed,
+        observer: bars,
+    };
+    let last = online::train(&mut stage, &mut models, &data.train, &data.valid, &config)?;
     session.finish_run(&policy, last, arguments, config.seed)
 }
 

@@ -78,7 +78,8 @@ fn samples_lengths_configuration_and_memory() {
 fn every_recipe_on_the_lab() {
     let folder = tempfile::tempdir().unwrap();
     for recipe in [
-        "sft", "reward", "dpo", "ipo", "slic", "kto", "simpo", "cpo", "orpo", "ppo", "rlhf",
+        "sft", "reward", "dpo", "ipo", "slic", "kto", "simpo", "cpo", "orpo", "ppo", "grpo",
+        "rloo", "gspo", "cispo", "rlhf",
     ] {
         let text = inspect(folder.path(), &[recipe]);
         contains(

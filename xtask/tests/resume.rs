@@ -32,6 +32,17 @@ const PPO: &[&str] = &[
     "--set=checkpoint_every=2",
     "--set=sampling.max_new_tokens=8",
 ];
+const ONLINE: &[&str] = &[
+    "--max-steps=6",
+    "--set=prompts_per_step=2",
+    "--set=completions_per_prompt=4",
+    "--set=minibatch_size=4",
+    "--set=micro_batch_size=2",
+    "--set=eval_every=4",
+    "--set=eval_samples=8",
+    "--set=checkpoint_every=2",
+    "--set=sampling.max_new_tokens=8",
+];
 const RLHF: &[&str] = &[
     "--set=base.train.max_steps=6",
     "--set=base.train.checkpoint_every=2",
@@ -187,6 +198,16 @@ fn kto() {
 #[test]
 fn ppo() {
     resumes_exactly("ppo", PPO);
+}
+
+#[test]
+fn grpo_with_an_adapter_and_dropout() {
+    resumes_exactly("grpo", &[ONLINE, LORA].concat());
+}
+
+#[test]
+fn rloo() {
+    resumes_exactly("rloo", ONLINE);
 }
 
 #[test]

@@ -2,13 +2,17 @@
 //! be run alone, interrupted and resumed.
 
 pub mod checkpoint;
+pub mod cispo;
 pub mod config;
 pub mod data;
 pub mod error;
+pub mod grpo;
+pub mod gspo;
 pub mod kto;
 pub mod memory;
 pub mod metrics;
 pub mod offline;
+pub mod online;
 pub mod optimizer;
 pub mod ppo;
 mod ppo_config;
@@ -16,6 +20,7 @@ pub mod preference;
 mod preference_loss;
 pub mod reward;
 pub mod rlhf;
+pub mod rloo;
 pub mod rollout;
 pub mod run_folder;
 pub mod schedule;

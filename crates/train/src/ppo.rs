@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use burn::tensor::{Bool, Tensor};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use togi_data::{PromptSample, Sample, Tokenizer, batch::Order, rng::CounterRng};
 use togi_policy::{
     Decoder, DropoutKey, Finish,
@@ -30,7 +30,7 @@ use crate::{
     metrics::{Event, Row},
     offline::{Stage, accumulate, host},
     optimizer::AdamW,
-    rollout::{Rollout, rollouts, scores, sequence_kl},
+    rollout::{HeldOut, Rollout, join, mean, rollouts, scores, split, write_samples},
 };
 
 pub use crate::ppo_config::{PpoConfig, ValueInit};
@@ -189,9 +189,16 @@ pub fn train(
             tokens_per_second,
         });
         let last = step == config.max_steps;
+        let arena = HeldOut {
+            prompts: &valid[..valid.len().min(config.eval_samples)],
+            reference: models.reference,
+            reward: models.reward,
+            tokenizer: models.tokenizer,
+            sampling: &config.sampling,
+        };
         let looks = config.eval_every > 0 && step % config.eval_every == 0;
         if (last || looks)
-            && let Some(eval) = evaluate(stage, models, valid, config, step)?
+            && let Some(eval) = arena.evaluate(stage, models.policy, step)?
         {
             let text = eval.to_json(name, step);
             stage.run.append("metrics.jsonl", &text)?;
@@ -214,75 +221,6 @@ pub fn train(
     }
     stage.observer.on(Event::Done);
     Ok(last_eval)
-}
-
-/// Answers held-out prompts, the same ones with the same random numbers at each look. `None`
-/// without any.
-fn evaluate(
-    stage: &Stage<'_>,
-    models: &Models<'_>,
-    valid: &[PromptSample],
-    config: &PpoConfig,
-    step: u64,
-) -> Result<Option<Row>, TrainError> {
-    let prompts: Vec<&PromptSample> = valid.iter().take(config.eval_samples).collect();
-    if prompts.is_empty() {
-        return Ok(None);
-    }
-    let (policy, sampling) = (&*models.policy, &config.sampling);
-    let seed = stage.seed ^ 0x7661_6c69;
-    let drawn = rollouts(policy, models.tokenizer, &prompts, sampling, seed, 0)?;
-    let scored = scores(models.reward, &drawn, stage.name, step)?;
-    let kl = sequence_kl(policy, models.reference, &drawn, sampling.temperature)?;
-    let mut row = Row::default();
-    row.set("val/scores", mean(scored.iter().map(|s| s.value)));
-    row.set("val/kl", mean(kl));
-    let lengths = drawn.iter().map(|r| r.completion().len() as f64);
-    row.set("val/mean_length", mean(lengths));
-    row.check(stage.name, step)?;
-    Ok(Some(row))
-}
-
-/// The first completions of a step, for people.
-fn write_samples(stage: &Stage<'_>, rollouts: &[Rollout], step: u64) -> Result<(), TrainError> {
-    for rollout in rollouts.iter().take(2) {
-        let row: Map<String, Value> = Map::from_iter([
-            ("stage".to_owned(), Value::from(stage.name)),
-            ("step".to_owned(), Value::from(step)),
-            ("prompt".to_owned(), Value::from(rollout.prompt.as_str())),
-            ("completion".to_owned(), Value::from(rollout.text.as_str())),
-        ]);
-        stage.run.append("samples.jsonl", &row)?;
-    }
-    Ok(())
-}
-
-/// Values of one scored token each, split by sample.
-fn split(values: &Tensor<1>, lens: impl Iterator<Item = usize>) -> Vec<Vec<f64>> {
-    let all = host(values);
-    let mut start = 0;
-    lens.map(|len| {
-        start += len;
-        all[start - len..start].to_vec()
-    })
-    .collect()
-}
-
-fn join(rows: &[Vec<f64>], device: &burn::tensor::Device) -> Tensor<2> {
-    let data: Vec<f32> = rows.iter().flatten().map(|x| *x as f32).collect();
-    let lens: Vec<usize> = rows.iter().map(Vec::len).collect();
-    let count = data.len();
-    pad(
-        Tensor::from_data(burn::tensor::TensorData::new(data, [count]), device),
-        &lens,
-    )
-}
-
-fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
-    let (sum, count) = values
-        .into_iter()
-        .fold((0.0, 0.0), |(s, n), x| (s + x, n + 1.0));
-    sum / f64::max(count, 1.0)
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -1,10 +1,16 @@
 //! Completions of prompts, with what rewards and losses need of them.
 
+use burn::tensor::{Device, Tensor, TensorData};
+use serde_json::{Map, Value};
 use togi_data::{PromptSample, Sample, Tokenizer};
-use togi_policy::{Decoder, Finish, Generation, Sampling, generate};
+use togi_policy::{Decoder, Finish, Generation, Sampling, generate, log_probs::pad};
 use togi_reward::{Reward, Scorable, Score};
 
-use crate::{error::TrainError, offline::host};
+use crate::{
+    error::TrainError,
+    metrics::Row,
+    offline::{Stage, host},
+};
 
 /// A completion of a prompt.
 #[derive(Clone, Debug)]
@@ -119,4 +125,87 @@ pub fn sequence_kl(
         all.extend(host(&(ours - theirs)));
     }
     Ok(all)
+}
+
+/// Held-out prompts, and what answers to them are measured by.
+pub(crate) struct HeldOut<'a> {
+    pub(crate) prompts: &'a [PromptSample],
+    pub(crate) reference: &'a Decoder,
+    pub(crate) reward: &'a dyn Reward,
+    pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) sampling: &'a Sampling,
+}
+
+impl HeldOut<'_> {
+    /// Answers the prompts, with the same random numbers at each look. `None` without any.
+    pub(crate) fn evaluate(
+        &self,
+        stage: &Stage<'_>,
+        policy: &Decoder,
+        step: u64,
+    ) -> Result<Option<Row>, TrainError> {
+        if self.prompts.is_empty() {
+            return Ok(None);
+        }
+        let prompts: Vec<&PromptSample> = self.prompts.iter().collect();
+        let (sampling, seed) = (self.sampling, stage.seed ^ 0x7661_6c69);
+        let drawn = rollouts(policy, self.tokenizer, &prompts, sampling, seed, 0)?;
+        let scored = scores(self.reward, &drawn, stage.name, step)?;
+        let kl = sequence_kl(policy, self.reference, &drawn, sampling.temperature)?;
+        let mut row = Row::default();
+        row.set("val/scores", mean(scored.iter().map(|s| s.value)));
+        row.set("val/kl", mean(kl));
+        let lengths = drawn.iter().map(|r| r.completion().len() as f64);
+        row.set("val/mean_length", mean(lengths));
+        row.check(stage.name, step)?;
+        Ok(Some(row))
+    }
+}
+
+/// The first completions of a step, for people.
+pub(crate) fn write_samples(
+    stage: &Stage<'_>,
+    rollouts: &[Rollout],
+    step: u64,
+) -> Result<(), TrainError> {
+    for rollout in rollouts.iter().take(2) {
+        let row: Map<String, Value> = Map::from_iter([
+            ("stage".to_owned(), Value::from(stage.name)),
+            ("step".to_owned(), Value::from(step)),
+            ("prompt".to_owned(), Value::from(rollout.prompt.as_str())),
+            ("completion".to_owned(), Value::from(rollout.text.as_str())),
+        ]);
+        stage.run.append("samples.jsonl", &row)?;
+    }
+    Ok(())
+}
+
+/// Values of one scored token each, split by sample.
+pub(crate) fn split(values: &Tensor<1>, lens: impl Iterator<Item = usize>) -> Vec<Vec<f64>> {
+    let all = host(values);
+    let mut start = 0;
+    lens.map(|len| {
+        start += len;
+        all[start - len..start].to_vec()
+    })
+    .collect()
+}
+
+/// Rows of values as one tensor, padded: the inverse of [`split`].
+pub(crate) fn join(rows: &[Vec<f64>], device: &Device) -> Tensor<2> {
+    let data: Vec<f32> = rows.iter().flatten().map(|x| *x as f32).collect();
+    let lens: Vec<usize> = rows.iter().map(Vec::len).collect();
+    let count = data.len();
+    pad(
+        Tensor::from_data(TensorData::new(data, [count]), device),
+        &lens,
+    )
+}
+
+/// The mean; 0 of nothing.
+pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
+    let (sum, count) = values
+        .into_iter()
+        .fold((0.0, 0.0), |(s, n), x| (s + x, n + 1.0));
+    sum / f64::max(count, 1.0)
 }

@@ -1,0 +1,71 @@
+//! GSPO: group sequence policy optimisation (Zheng et al. 2025): GRPO's advantages, one ratio and one
+//! clip a completion.
+
+use serde::{Deserialize, Serialize};
+use togi_rl_algos::{
+    Normalisation,
+    group::{GroupScale, group_relative},
+    gspo::gspo_loss,
+    ppo::ClipRange,
+};
+
+use crate::{
+    config::positive,
+    error::TrainError,
+    metrics::Row,
+    offline::host,
+    online::{OnlineAlgorithm, Part, PartLoss, Scored},
+};
+
+/// Fields of the recipe `gspo`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gspo {
+    /// What advantages are divided by.
+    pub scale: GroupScale,
+    /// The ratio may fall to `1 - clip_low`.
+    pub clip_low: f64,
+    /// The ratio may rise to `1 + clip_high`.
+    pub clip_high: f64,
+}
+
+impl Default for Gspo {
+    /// The paper's.
+    fn default() -> Self {
+        Self {
+            scale: GroupScale::Group,
+            clip_low: 3e-4,
+            clip_high: 4e-4,
+        }
+    }
+}
+
+impl OnlineAlgorithm for Gspo {
+    fn validate(&self) -> Result<(), TrainError> {
+        positive("algorithm.clip_low", self.clip_low)?;
+        positive("algorithm.clip_high", self.clip_high)
+    }
+
+    fn advantages(&self, scored: &Scored<'_>) -> Result<Vec<Vec<f64>>, TrainError> {
+        let relative = group_relative(scored.scores, scored.group_size, self.scale)?;
+        Ok(scored.spread(relative))
+    }
+
+    fn loss(&self, part: &Part) -> Result<PartLoss, TrainError> {
+        let clip = ClipRange {
+            low: self.clip_low,
+            high: self.clip_high,
+        };
+        let [batch, _] = part.advantages.dims();
+        let advantages = part.advantages.clone().narrow(1, 0, 1).reshape([batch]);
+        let out = gspo_loss(&part.logps, &part.old_logps, &advantages, &part.mask, clip)?;
+        let denominator = part.whole.completions;
+        let mut row = Row::default();
+        let clipped: f64 = host(&out.clipped).iter().sum();
+        row.add("policy/clip_fraction", clipped / denominator);
+        let ratio: f64 = host(&out.ratio).iter().sum();
+        row.add("policy/ratio", ratio / denominator);
+        let loss = Normalisation::Sequence { denominator }.sequences(out.loss)?;
+        Ok(PartLoss { loss, row })
+    }
+}
