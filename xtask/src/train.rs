@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
-use togi_data::{LossOn, lab::Writer, tokenize};
+use togi_data::{DataError, Located, LossOn, TokenizeOptions, Tokenizer, lab::Writer, tokenize};
 use togi_eval::{
     bootstrap::{Interval, share_interval},
     comparison::plain,
@@ -20,8 +20,8 @@ use togi_rl_algos::kto::KtoWeights;
 use togi_train::{
     Event, Observer, Row, RunFolder,
     cispo::Cispo,
-    config::{RecipeConfig, resolve, to_toml},
-    data::{DataSource, LabRows, samples},
+    config::{DataSection, RecipeConfig, resolve, to_toml},
+    data::{DataSource, LabRows, Samples, samples},
     grpo::Grpo,
     gspo::Gspo,
     kto::{Kto, KtoConfig},
@@ -315,19 +315,16 @@ fn run_sft(arguments: &TrainArguments) -> Result<()> {
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
-    let options = config.data.options(config.loss_on);
     let rows = LabRows::Answers(Writer::demonstrator());
-    let tokenizer = &policy.tokenizer;
-    let data = samples(
+    let data = session.read(
         &source,
         rows,
         &config.data,
+        config.loss_on,
+        &policy,
         config.seed,
-        tokenizer,
-        &options,
         tokenize::sft,
     )?;
-    session.bars.on(Event::Message(&data.summary));
     let objective = Sft {
         train: &data.train,
         valid: &data.valid,
@@ -351,19 +348,16 @@ fn run_reward(arguments: &TrainArguments) -> Result<()> {
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
-    let options = config.data.options(LossOn::Completion);
     let rows = LabRows::Preferences(config.annotators);
-    let tokenizer = &policy.tokenizer;
-    let data = samples(
+    let data = session.read(
         &source,
         rows,
         &config.data,
+        LossOn::Completion,
+        &policy,
         config.seed,
-        tokenizer,
-        &options,
         tokenize::pair,
     )?;
-    session.bars.on(Event::Message(&data.summary));
     let objective = BradleyTerry {
         train: &data.train,
         valid: &data.valid,
@@ -385,19 +379,16 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
     let source = arguments.source()?;
     let mut session = arguments.open(&config)?;
     let mut policy = arguments.load(&session.device, config.seed)?;
-    let options = config.data.options(LossOn::Completion);
     let rows = LabRows::Preferences(config.annotators);
-    let tokenizer = &policy.tokenizer;
-    let data = samples(
+    let data = session.read(
         &source,
         rows,
         &config.data,
+        LossOn::Completion,
+        &policy,
         config.seed,
-        tokenizer,
-        &options,
         tokenize::pair,
     )?;
-    session.bars.on(Event::Message(&data.summary));
     let objective = Preference::new(&data.train, &data.valid, config.loss, &policy.decoder);
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
@@ -417,16 +408,16 @@ fn run_kto(arguments: &TrainArguments) -> Result<()> {
     let source = arguments.source()?;
     let mut session = arguments.open(&config)?;
     let mut policy = arguments.load(&session.device, config.seed)?;
-    let data = samples(
+    let rows = LabRows::Preferences(config.annotators);
+    let data = session.read(
         &source,
-        LabRows::Preferences(config.annotators),
+        rows,
         &config.data,
+        LossOn::Completion,
+        &policy,
         config.seed,
-        &policy.tokenizer,
-        &config.data.options(LossOn::Completion),
         tokenize::labelled,
     )?;
-    session.bars.on(Event::Message(&data.summary));
     let (train, valid) = (data.train.concat(), data.valid.concat());
     let reference = policy.decoder.clone();
     if let Some(lora) = &config.lora {
@@ -467,19 +458,16 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
-    let options = config.data.options(LossOn::Completion);
     let tokenizer = &policy.tokenizer;
-    let rows = LabRows::Prompts;
-    let data = samples(
+    let data = session.read(
         &source,
-        rows,
+        LabRows::Prompts,
         &config.data,
+        LossOn::Completion,
+        &policy,
         config.seed,
-        tokenizer,
-        &options,
         tokenize::prompt,
     )?;
-    session.bars.on(Event::Message(&data.summary));
     let mut models = Models {
         policy: &mut policy.decoder,
         reference: &reference,
@@ -556,16 +544,16 @@ fn run_online<A: OnlineAlgorithm>(arguments: &TrainArguments) -> Result<()> {
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
-    let data = samples(
+    let rows = LabRows::Prompts;
+    let data = session.read(
         &source,
-        LabRows::Prompts,
+        rows,
         &config.data,
+        LossOn::Completion,
+        &policy,
         config.seed,
-        &policy.tokenizer,
-        &config.data.options(LossOn::Completion),
         tokenize::prompt,
     )?;
-    session.bars.on(Event::Message(&data.summary));
     let mut models = OnlineModels {
         policy: &mut policy.decoder,
         reference: &reference,
@@ -586,6 +574,24 @@ fn run_online<A: OnlineAlgorithm>(arguments: &TrainArguments) -> Result<()> {
 }
 
 impl Session {
+    /// Reads or makes a recipe's samples, and says what was read.
+    #[allow(clippy::too_many_arguments)]
+    fn read<T>(
+        &mut self,
+        source: &DataSource,
+        rows: LabRows,
+        section: &DataSection,
+        loss_on: LossOn,
+        policy: &Policy,
+        seed: u64,
+        tokenize: impl Fn(&Located, &Tokenizer, &TokenizeOptions) -> Result<Option<T>, DataError>,
+    ) -> Result<Samples<T>> {
+        let (tokenizer, options) = (&policy.tokenizer, section.options(loss_on));
+        let data = samples(source, rows, section, seed, tokenizer, &options, tokenize)?;
+        self.bars.on(Event::Message(&data.summary));
+        Ok(data)
+    }
+
     fn learn(
         &mut self,
         policy: &mut Policy,

@@ -25,6 +25,7 @@ pub mod rollout;
 pub mod run_folder;
 pub mod schedule;
 pub mod sft;
+mod stage;
 
 pub use error::TrainError;
 pub use metrics::{Event, Observer, Row, Silent};

@@ -12,10 +12,11 @@ use crate::{
     checkpoint::Checkpoint,
     config::{LoopSection, OptimSection},
     error::TrainError,
-    metrics::{Event, Observer, Row},
+    metrics::{Event, Row},
     optimizer::AdamW,
-    run_folder::RunFolder,
 };
+
+pub use crate::stage::Stage;
 
 /// A loss over numbered samples.
 pub trait Objective {
@@ -60,18 +61,6 @@ pub trait Objective {
     fn evaluate(&self, decoder: &Decoder, limit: usize) -> Result<Option<Row>, TrainError>;
 }
 
-/// Where a stage runs: its name, folder, seed and who is told.
-pub struct Stage<'a> {
-    /// Name in metrics and checkpoints.
-    pub name: &'a str,
-    /// The run folder.
-    pub run: &'a RunFolder,
-    /// Seed of the run.
-    pub seed: u64,
-    /// Who is told.
-    pub observer: &'a mut dyn Observer,
-}
-
 /// Trains the decoder in place; goes on from the newest whole checkpoint of the stage, if any.
 /// Returns the last held-out metrics.
 ///
@@ -88,14 +77,8 @@ pub fn train(
     let mut adam = AdamW::new(&decoder.params);
     let mut order = Order::new(stage.seed, objective.len());
     let (mut step, mut best, mut worse) = (0, f64::INFINITY, 0);
-    let (found, skipped) = Checkpoint::newest(stage.run, name, decoder.device())?;
-    for reason in skipped {
-        stage.observer.on(Event::Message(&format!(
-            "passed over a broken checkpoint: {reason}"
-        )));
-    }
     let mut stopped = false;
-    if let Some((at, mut checkpoint)) = found {
+    if let Some((at, mut checkpoint)) = stage.newest(decoder.device())? {
         checkpoint.restore("model", decoder, &mut adam, at)?;
         step = at;
         best = checkpoint.state["best"].as_f64().unwrap_or(f64::INFINITY);
@@ -135,23 +118,8 @@ pub fn train(
         row.set("learning_rate", lr);
         row.check(name, step + 1)?;
         step += 1;
-        stage
-            .run
-            .append("metrics.jsonl", &row.to_json(name, step))?;
-        let tokens: usize = batch.iter().map(|i| objective.tokens(*i)).sum();
-        let seconds = started.elapsed().as_secs_f64();
-        let tokens_per_second = tokens as f64 / seconds;
-        let mut timing = Row::default();
-        timing.set("seconds", seconds);
-        timing.set("tokens_per_second", tokens_per_second);
-        stage
-            .run
-            .append("timings.jsonl", &timing.to_json(name, step))?;
-        stage.observer.on(Event::Step {
-            step,
-            row: &row,
-            tokens_per_second,
-        });
+        let tokens = batch.iter().map(|i| objective.tokens(*i)).sum();
+        stage.stepped(step, &row, tokens, started)?;
 
         let last = step == config.max_steps;
         if (last || (config.eval_every > 0 && step % config.eval_every == 0))
@@ -161,11 +129,7 @@ pub fn train(
             for (metric, value) in eval.iter() {
                 named.set(&format!("val/{metric}"), value);
             }
-            named.check(name, step)?;
-            stage
-                .run
-                .append("metrics.jsonl", &named.to_json(name, step))?;
-            stage.observer.on(Event::Eval { step, row: &named });
+            stage.looked(step, &named)?;
             let loss = eval.get("loss").unwrap_or(f64::INFINITY);
             worse = if loss < best { 0 } else { worse + 1 };
             best = best.min(loss);

@@ -253,13 +253,7 @@ pub fn train<A: OnlineAlgorithm>(
     let mut adam = AdamW::new(&models.policy.params);
     let mut order = Order::new(stage.seed, prompts.len());
     let mut step = 0;
-    let (found, skipped) = Checkpoint::newest(stage.run, name, models.policy.device())?;
-    for reason in skipped {
-        stage.observer.on(Event::Message(&format!(
-            "passed over a broken checkpoint: {reason}"
-        )));
-    }
-    if let Some((at, mut checkpoint)) = found {
+    if let Some((at, mut checkpoint)) = stage.newest(models.policy.device())? {
         let updates = checkpoint.state["updates"].as_u64().unwrap_or(0);
         checkpoint.restore("policy", models.policy, &mut adam, updates)?;
         step = at;
@@ -291,24 +285,9 @@ pub fn train<A: OnlineAlgorithm>(
         row.set("learning_rate", rate);
         row.check(name, step + 1)?;
         step += 1;
-        stage
-            .run
-            .append("metrics.jsonl", &row.to_json(name, step))?;
         write_samples(stage, &experience.rollouts, step)?;
-        let tokens: usize = experience.rollouts.iter().map(|r| r.sample.len()).sum();
-        let seconds = started.elapsed().as_secs_f64();
-        let tokens_per_second = tokens as f64 / seconds;
-        let mut timing = Row::default();
-        timing.set("seconds", seconds);
-        timing.set("tokens_per_second", tokens_per_second);
-        stage
-            .run
-            .append("timings.jsonl", &timing.to_json(name, step))?;
-        stage.observer.on(Event::Step {
-            step,
-            row: &row,
-            tokens_per_second,
-        });
+        let tokens = experience.rollouts.iter().map(|r| r.sample.len()).sum();
+        stage.stepped(step, &row, tokens, started)?;
         let last = step == total;
         if last || (config.eval_every > 0 && step % config.eval_every == 0) {
             let arena = HeldOut {
@@ -319,10 +298,7 @@ pub fn train<A: OnlineAlgorithm>(
                 sampling: &config.sampling,
             };
             if let Some(eval) = arena.evaluate(stage, models.policy, step)? {
-                stage
-                    .run
-                    .append("metrics.jsonl", &eval.to_json(name, step))?;
-                stage.observer.on(Event::Eval { step, row: &eval });
+                stage.looked(step, &eval)?;
                 last_eval = Some(eval);
             }
         }

@@ -104,13 +104,7 @@ pub fn train(
     let mut value_adam = AdamW::new(&models.value.params);
     let mut order = Order::new(stage.seed, prompts.len());
     let (mut step, mut kl_coef, mut moments) = (0, config.kl_coef, Moments::default());
-    let (found, skipped) = Checkpoint::newest(stage.run, name, models.policy.device())?;
-    for reason in skipped {
-        stage.observer.on(Event::Message(&format!(
-            "passed over a broken checkpoint: {reason}"
-        )));
-    }
-    if let Some((at, mut checkpoint)) = found {
+    if let Some((at, mut checkpoint)) = stage.newest(models.policy.device())? {
         let updates = |key: &str| checkpoint.state[key].as_u64().unwrap_or(0);
         let (policy_updates, value_updates) = (updates("policy_updates"), updates("value_updates"));
         checkpoint.restore("policy", models.policy, &mut adam, policy_updates)?;
@@ -170,24 +164,9 @@ pub fn train(
         let kl = row.get("objective/kl").unwrap_or(0.0);
         kl_coef = config.kl_controller.update(kl_coef, kl, chosen.len())?;
         step += 1;
-        stage
-            .run
-            .append("metrics.jsonl", &row.to_json(name, step))?;
         write_samples(stage, &experience.rollouts, step)?;
-        let tokens: usize = experience.rollouts.iter().map(|r| r.sample.len()).sum();
-        let seconds = started.elapsed().as_secs_f64();
-        let tokens_per_second = tokens as f64 / seconds;
-        let mut timing = Row::default();
-        timing.set("seconds", seconds);
-        timing.set("tokens_per_second", tokens_per_second);
-        stage
-            .run
-            .append("timings.jsonl", &timing.to_json(name, step))?;
-        stage.observer.on(Event::Step {
-            step,
-            row: &row,
-            tokens_per_second,
-        });
+        let tokens = experience.rollouts.iter().map(|r| r.sample.len()).sum();
+        stage.stepped(step, &row, tokens, started)?;
         let last = step == config.max_steps;
         let arena = HeldOut {
             prompts: &valid[..valid.len().min(config.eval_samples)],
@@ -200,9 +179,7 @@ pub fn train(
         if (last || looks)
             && let Some(eval) = arena.evaluate(stage, models.policy, step)?
         {
-            let text = eval.to_json(name, step);
-            stage.run.append("metrics.jsonl", &text)?;
-            stage.observer.on(Event::Eval { step, row: &eval });
+            stage.looked(step, &eval)?;
             last_eval = Some(eval);
         }
         let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;

@@ -1,0 +1,71 @@
+//! Where a stage of a run works, and what every stage does around its steps.
+
+use std::time::Instant;
+
+use burn::tensor::Device;
+
+use crate::{
+    checkpoint::{Checkpoint, Found},
+    error::TrainError,
+    metrics::{Event, Observer, Row},
+    run_folder::RunFolder,
+};
+
+/// Where a stage runs: its name, folder, seed and who is told.
+pub struct Stage<'a> {
+    /// Name in metrics and checkpoints.
+    pub name: &'a str,
+    /// The run folder.
+    pub run: &'a RunFolder,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Who is told.
+    pub observer: &'a mut dyn Observer,
+}
+
+impl Stage<'_> {
+    /// The newest whole checkpoint, if there is one; tells about broken ones.
+    pub(crate) fn newest(&mut self, device: &Device) -> Result<Found, TrainError> {
+        let (found, skipped) = Checkpoint::newest(self.run, self.name, device)?;
+        for reason in skipped {
+            let text = format!("passed over a broken checkpoint: {reason}");
+            self.observer.on(Event::Message(&text));
+        }
+        Ok(found)
+    }
+
+    /// Writes down and tells that a step is done.
+    pub(crate) fn stepped(
+        &mut self,
+        step: u64,
+        row: &Row,
+        tokens: usize,
+        started: Instant,
+    ) -> Result<(), TrainError> {
+        let seconds = started.elapsed().as_secs_f64();
+        let tokens_per_second = tokens as f64 / seconds;
+        self.run
+            .append("metrics.jsonl", &row.to_json(self.name, step))?;
+        // Times differ from run to run: they have a file of their own.
+        let mut timing = Row::default();
+        timing.set("seconds", seconds);
+        timing.set("tokens_per_second", tokens_per_second);
+        self.run
+            .append("timings.jsonl", &timing.to_json(self.name, step))?;
+        self.observer.on(Event::Step {
+            step,
+            row,
+            tokens_per_second,
+        });
+        Ok(())
+    }
+
+    /// Writes down and tells metrics on held-out data.
+    pub(crate) fn looked(&mut self, step: u64, row: &Row) -> Result<(), TrainError> {
+        row.check(self.name, step)?;
+        self.run
+            .append("metrics.jsonl", &row.to_json(self.name, step))?;
+        self.observer.on(Event::Eval { step, row });
+        Ok(())
+    }
+}
