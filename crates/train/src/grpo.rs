@@ -30,6 +30,16 @@ pub enum Aggregation {
     DrGrpo,
 }
 
+/// How the KL to the reference is put into the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossKl {
+    /// k3, as in the paper. Its gradient is that of the forward KL, not of the KL it estimates.
+    K3,
+    /// k3 times the ratio, whose gradient is that of the KL (DeepSeek-V3.2; TRL's default).
+    K3Corrected,
+}
+
 /// Fields of the recipe `grpo`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -42,8 +52,10 @@ pub struct Grpo {
     pub clip_low: f64,
     /// The ratio may rise to `1 + clip_high`.
     pub clip_high: f64,
-    /// Weight of the KL to the reference (k3) in the loss.
+    /// Weight of the KL to the reference in the loss.
     pub kl_coef: f64,
+    /// How that KL is estimated.
+    pub kl: LossKl,
 }
 
 impl Default for Grpo {
@@ -55,6 +67,7 @@ impl Default for Grpo {
             clip_low: 0.2,
             clip_high: 0.2,
             kl_coef: 0.04,
+            kl: LossKl::K3Corrected,
         }
     }
 }
@@ -89,7 +102,10 @@ impl OnlineAlgorithm for Grpo {
         let row = log_surrogate(part, &surrogate);
         let mut tokens = surrogate.loss;
         if self.kl_coef > 0.0 {
-            let kl = kl_per_token(logps, &part.reference, KlEstimator::K3)?;
+            let mut kl = kl_per_token(logps, &part.reference, KlEstimator::K3)?;
+            if self.kl == LossKl::K3Corrected {
+                kl = kl * (logps.clone() - old_logps.clone()).exp();
+            }
             tokens = tokens + kl * self.kl_coef;
         }
         let normalisation = match self.aggregation {

@@ -108,7 +108,9 @@ impl Default for RlhfConfig {
                     batch_size: 128,
                     ..Sampling::default()
                 },
-                kl_coef: 0.1,
+                // With 0.1 the policy finds what the reward model overrates (seed 0: refusals to
+                // everything), and gold reward falls behind: docs/results.md.
+                kl_coef: 0.5,
                 optim: OptimSection {
                     eps: 1e-5,
                     ..optim(3e-4)
