@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use togi_data::{BadRows, HhAs, LossOn, OverLong, TokenizeOptions};
+use togi_policy::Sampling;
 use toml::{Table, Value};
 
 use crate::{error::TrainError, schedule::Schedule};
@@ -183,6 +184,19 @@ pub(crate) fn within(key: &str, value: f64, low: f64, high: f64) -> Result<(), T
         key,
         format!("{value} is not in [{low}, {high}]"),
     ))
+}
+
+/// For methods that take a ratio of probabilities: it is taken on the distribution that is sampled
+/// from.
+pub(crate) fn whole_distribution(sampling: &Sampling) -> Result<(), TrainError> {
+    sampling.validate()?;
+    positive("sampling.temperature", sampling.temperature)?;
+    if sampling.top_k > 0 || sampling.top_p < 1.0 || sampling.min_p > 0.0 {
+        let reason = "top_k, top_p and min_p change the distribution that is sampled from, and \
+                      the ratio is taken on the whole one";
+        return Err(TrainError::config("sampling", reason));
+    }
+    Ok(())
 }
 
 pub(crate) fn at_least_one(key: &str, value: usize) -> Result<(), TrainError> {

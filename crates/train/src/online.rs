@@ -13,7 +13,7 @@ use togi_reward::Reward;
 
 use crate::{
     checkpoint::Checkpoint,
-    config::{DataSection, OptimSection, RecipeConfig, at_least_one, positive, within},
+    config::{DataSection, OptimSection, RecipeConfig, at_least_one, whole_distribution, within},
     error::TrainError,
     metrics::{Event, Row},
     offline::{Stage, accumulate, host},
@@ -193,13 +193,7 @@ impl<A: OnlineAlgorithm> RecipeConfig for OnlineConfig<A> {
         at_least_one("micro_batch_size", self.micro_batch_size)?;
         at_least_one("eval_samples", self.eval_samples)?;
         at_least_one("keep_checkpoints", self.keep_checkpoints)?;
-        self.sampling.validate()?;
-        positive("sampling.temperature", self.sampling.temperature)?;
-        if self.sampling.top_k > 0 || self.sampling.top_p < 1.0 || self.sampling.min_p > 0.0 {
-            let reason = "top_k, top_p and min_p change the distribution that is sampled from, \
-                          and the ratio is taken on the whole one";
-            return Err(TrainError::config("sampling", reason));
-        }
+        whole_distribution(&self.sampling)?;
         within(
             "missing_eos_penalty",
             self.missing_eos_penalty,

@@ -5,7 +5,9 @@ use togi_policy::{LoraConfig, Sampling};
 use togi_rl_algos::kl::{KlController, KlEstimator};
 
 use crate::{
-    config::{DataSection, OptimSection, RecipeConfig, at_least_one, positive, within},
+    config::{
+        DataSection, OptimSection, RecipeConfig, at_least_one, positive, whole_distribution, within,
+    },
     error::TrainError,
 };
 
@@ -140,13 +142,7 @@ impl RecipeConfig for PpoConfig {
         at_least_one("micro_batch_size", self.micro_batch_size)?;
         at_least_one("eval_samples", self.eval_samples)?;
         at_least_one("keep_checkpoints", self.keep_checkpoints)?;
-        self.sampling.validate()?;
-        positive("sampling.temperature", self.sampling.temperature)?;
-        if self.sampling.top_k > 0 || self.sampling.top_p < 1.0 || self.sampling.min_p > 0.0 {
-            let reason = "top_k, top_p and min_p change the distribution that is sampled from, \
-                          and PPO's ratio is taken on the whole one";
-            return Err(TrainError::config("sampling", reason));
-        }
+        whole_distribution(&self.sampling)?;
         within("kl_coef", self.kl_coef, 0.0, f64::MAX)?;
         self.kl_controller.validate()?;
         within("gamma", self.gamma, 0.0, 1.0)?;
