@@ -259,7 +259,76 @@ def online_objectives():
             case("gspo", each, gspo, ("logps",), mask, shape, low=low, high=high)
 
 
+def rewards_and_weights():
+    """Reward modelling, and what weighs or reads log-probabilities in another way."""
+    one_of = lambda n, things: [rng.choice(things) for _ in range(n)]
+    for n in (1, 6):
+        p = pairs(n, n > 3)
+        scored = {k: p[k] for k in POLICY}
+        counts = {k: [rng.randint(1, 9) for _ in range(n)] for k in ("n_chosen", "n_rejected")}
+        for e in (0.1, 0.5):
+            bt = lambda chosen, rejected: dict(loss=-(1 - e) * log(chosen - rejected) - e * log(rejected - chosen) + 0.01 * (chosen + rejected) ** 2)
+            case("bradley_terry_smoothed", scored, bt, POLICY, c=0.01, e=e)
+        for theta in (1.2, 4.0):
+            outcome = one_of(n, ["first", "second", "tie"])
+
+            def ties(chosen, rejected):  # The three probabilities as Rao and Kupper write them.
+                x = torch.stack([chosen, rejected])
+                a, b = (x - x.max(0).values).exp()  # only their ratio counts
+                wins, loses = a / (a + theta * b), b / (theta * a + b)
+                p = dict(first=wins, second=loses, tie=(theta**2 - 1) * a * b / ((a + theta * b) * (theta * a + b)))
+                return dict(loss=torch.stack([-p[o][i].log() for i, o in enumerate(outcome)]))
+            case("ties", {k: numbers(n, -6, 6) for k in POLICY}, ties, POLICY, theta=theta)
+            cases[-1]["outcome"] = outcome
+        case("regression", dict(chosen=numbers(n, -3, 3), target=numbers(n, 0, 4)), lambda chosen, target: dict(loss=(chosen - target) ** 2),
+             ("chosen",))
+        case("mean_nll", dict(chosen=p["chosen"], n_chosen=counts["n_chosen"]), lambda chosen, n_chosen: dict(loss=-chosen / n_chosen), ("chosen",))
+        near = {k: [round(v + rng.uniform(-3, 3), 4) for v in p[k]] for k in POLICY}
+        w = scored | {f"ref_{k}": v for k, v in near.items()} | counts
+        weight = lambda **x: dict(weights=torch.exp(s(x)[0] / x["n_chosen"] + s(x)[1] / x["n_rejected"]).clamp(max=1))
+        if n == 1: case("wpo", w, weight)
+        else: case("wpo", {k: v[3:] for k, v in w.items()}, weight)  # without the pairs of extreme ratios
+        likes = numbers(n, 0, 1)
+        y = dict(policy=p["chosen"], reference=p["ref_chosen"])
+        nash = lambda policy, reference: dict(loss=-(torch.tensor(likes).double() - 0.5) * policy + 0.1 * (policy - reference).detach() * policy)
+        case("nash_md", y, nash, ("policy",), tau=0.1)
+        cases[-1]["likes"] = likes
+        for alpha in (0.0, 0.3):
+            xpo = lambda target, **x: dict(loss=-log(0.4 * h(x)) + alpha * target)
+            case("xpo", p | dict(target=numbers(n, -20, 0)), xpo, (*POLICY, "target"), beta=0.4, alpha=alpha)
+    for n, k in [(1, 2), (3, 4), (2, 7)]:
+        scores, shape = dict(scores=numbers(n * k, -4, 4)), [n, k]
+
+        def luce(scores):  # Products of choices among those that are left.
+            e = scores.exp()
+            return dict(loss=-torch.stack([e[:, i] / e[:, i:].sum(1) for i in range(k)]).log().sum(0))
+        case("plackett_luce", scores, luce, ("scores",), shape=shape)
+        both = [(i, j) for i in range(k) for j in range(i + 1, k)]
+        case("all_pairs", scores, lambda scores: dict(loss=torch.stack([-log(scores[:, i] - scores[:, j]) for i, j in both]).mean(0)),
+             ("scores",), shape=shape)
+    for lens, T in [([1], 1), ([3], 6), ([1, 4, 6, 2], 6)]:
+        B, N = len(lens), len(lens) * T
+        shape, mask = [B, T], [[t < n for t in range(T)] for n in lens]
+        p = dict(logps=numbers(N, -6, 0))
+        p["old"] = [round(v + rng.uniform(-0.6, 0.6), 4) for v in p["logps"]]
+        right = one_of(N, [True, False])
+        steps = lambda logps, mask: dict(loss=torch.where(mask, torch.nn.functional.binary_cross_entropy_with_logits(
+            logps, torch.tensor(right).double().reshape(shape), reduction="none"), 0.0))
+        case("steps", dict(logps=numbers(N, -9, 9)), steps, ("logps",), mask, shape)
+        cases[-1]["right"] = right
+        public = [rng.randint(1, n) for n in lens]
+        for alpha in (0.0, 0.4, 1.0):
+            def desensitised(logps, mask):
+                whole = [logps[i, :public[i]].sum() + alpha * logps[i, public[i]:n].sum() for i, n in enumerate(mask.sum(1).tolist())]
+                return dict(out=torch.stack(whole))
+            case("ld_dpo", dict(logps=p["logps"]), desensitised, ("logps",), mask, shape, alpha=alpha)
+            cases[-1]["public"] = public
+        case("k3_times_ratio", p | dict(reference=numbers(N, -6, 0)), lambda logps, old, reference: dict(
+            kl=K["k3"](logps - reference) * (logps - old).exp()), ("logps",), shape=shape)
+
+
 more_pair_objectives()
 online_objectives()
+rewards_and_weights()
 json.dump(cases, open(sys.argv[1], "w"), separators=(",", ":"))
 print(len(cases), "cases")

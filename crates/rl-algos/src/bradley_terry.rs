@@ -3,29 +3,31 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    check::{finite, not_negative, same_shape},
+    check::{finite, not_negative, same_shape, within},
     error::AlgoError,
-    pair::log_sigmoid,
+    pair::smoothed,
 };
 
 /// Negative log-likelihood of the preferences, one value a pair:
-/// `-log σ(r_w - r_l - m) + c (r_w + r_l)²`.
+/// `-(1-ε) log σ(d) - ε log σ(-d) + c (r_w + r_l)²`, `d = r_w - r_l - m`.
 ///
-/// `margin` `m` `[batch]` is Llama 2's (Touvron et al. 2023, eq. 2); `centering` `c` keeps rewards
+/// `label_smoothing` `ε` is the probability that an annotator's label is wrong. `margin` `m` `[batch]` is Llama 2's (Touvron et al. 2023, eq. 2); `centering` `c` keeps rewards
 /// around zero (Eisenstein et al. 2023). A margin takes no gradient.
 ///
 /// # Shapes
 /// `chosen` and `rejected` scores `[batch]`; the result `[batch]`.
 ///
 /// # Errors
-/// `centering` negative, shapes, non-finite values.
+/// `centering` negative, `label_smoothing` outside [0, 0.5], shapes, non-finite values.
 pub fn bradley_terry_loss(
     chosen: &Tensor<1>,
     rejected: &Tensor<1>,
     margin: Option<&Tensor<1>>,
     centering: f64,
+    label_smoothing: f64,
 ) -> Result<Tensor<1>, AlgoError> {
     not_negative("centering", centering)?;
+    within("label_smoothing", label_smoothing, 0.0..=0.5, "in [0, 0.5]")?;
     same_shape("rejected", rejected.dims(), chosen.dims())?;
     finite("chosen", chosen)?;
     finite("rejected", rejected)?;
@@ -35,7 +37,7 @@ pub fn bradley_terry_loss(
         finite("margin", margin)?;
         difference = difference - margin.clone().detach();
     }
-    let loss = log_sigmoid(difference).neg();
+    let loss = smoothed(difference, label_smoothing);
     if centering == 0.0 {
         return Ok(loss);
     }

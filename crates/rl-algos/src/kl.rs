@@ -50,6 +50,28 @@ pub(crate) fn exp_minus_one<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     (x.clone() / 2.0).tanh() * (x.exp() + 1.0)
 }
 
+/// `KL_t · ρ_t`, `ρ = exp(log π - log π_old)`: a KL estimate as a term of a loss whose gradient is that
+/// of the KL it estimates. The estimate alone is an average over samples of `π_old` that stay where
+/// they are; the ratio puts back that they were drawn from the policy (Tang & Munos 2025; DeepSeek-
+/// V3.2). On policy, the gradient of k3 times the ratio is that of k2.
+///
+/// # Shapes
+/// All `[batch, time]`. Gradients flow into `kl` and `logps`.
+///
+/// # Errors
+/// Shapes, non-finite values.
+pub fn times_ratio(
+    kl: Tensor<2>,
+    logps: &Tensor<2>,
+    old_logps: &Tensor<2>,
+) -> Result<Tensor<2>, AlgoError> {
+    same_shape("logps", logps.dims(), kl.dims())?;
+    same_shape("old_logps", old_logps.dims(), kl.dims())?;
+    finite("logps", logps)?;
+    finite("old_logps", old_logps)?;
+    Ok(kl * (logps.clone() - old_logps.clone().detach()).exp())
+}
+
 /// How the weight of the KL penalty moves. The weight itself is the only state: keep it in the
 /// checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,8 +3,9 @@
 use burn::tensor::{Bool, Tensor};
 
 use crate::{
-    check::{Rows, masked},
+    check::{Rows, finite, masked},
     error::AlgoError,
+    pair::token_counts,
 };
 
 /// `-log π(y_t | x, y_<t)`, one value a token, 0 outside the mask.
@@ -40,4 +41,19 @@ pub fn weighted_nll_loss(
     rows.finite("weights", weights)?;
     let weights = masked(weights.clone().detach(), mask);
     Ok(masked(token_logps.clone(), mask).neg() * weights)
+}
+
+/// `-log π(y | x) / n`, one value an answer: the likelihood term that preference losses are mixed
+/// with (MPO, Wang et al. 2024). TRL's `sft` loss type averages over all tokens of a batch instead,
+/// where long answers weigh more.
+///
+/// # Shapes
+/// `logps` `[batch]`, summed over completion tokens; `tokens` `[batch]`.
+///
+/// # Errors
+/// Shapes, non-finite values, token counts below 1.
+pub fn mean_nll_loss(logps: &Tensor<1>, tokens: &Tensor<1>) -> Result<Tensor<1>, AlgoError> {
+    finite("logps", logps)?;
+    token_counts("tokens", tokens, logps.dims())?;
+    Ok(logps.clone().neg() / tokens.clone().detach())
 }

@@ -10,8 +10,9 @@ use togi_rl_algos::{
     gae,
     group::{self, GroupScale},
     gspo, ipo,
-    kl::{KlController, KlEstimator, kl_per_token},
-    kto, nca, orpo, ppo, reinforce, sft, simpo, slic, sppo, whiten,
+    kl::{KlController, KlEstimator, kl_per_token, times_ratio},
+    kto, ld_dpo, nash_md, nca, orpo, plackett_luce, ppo, process_reward, regression, reinforce,
+    sft, simpo, slic, sppo, ties, whiten, wpo, xpo,
 };
 
 const TOLERANCE: f64 = 1e-5;
@@ -145,6 +146,7 @@ impl Case<'_> {
                         &self.v("rejected"),
                         margin,
                         self.scalar("c"),
+                        0.0,
                     )?,
                 )
             }
@@ -234,6 +236,10 @@ impl Case<'_> {
                     coefs.push(coef);
                 }
                 one("coef", flat(&coefs))
+            }
+            "bradley_terry_smoothed" | "ties" | "regression" | "mean_nll" | "wpo" | "nash_md"
+            | "xpo" | "plackett_luce" | "all_pairs" | "steps" | "ld_dpo" | "k3_times_ratio" => {
+                self.rewards_and_weights(function)?
             }
             other => return self.more_pair_objectives(other),
         })
@@ -333,6 +339,78 @@ impl Case<'_> {
                 ]
             }
         })
+    }
+
+    /// Reward modelling, and what weighs or reads log-probabilities in another way.
+    fn rewards_and_weights(
+        &self,
+        function: &str,
+    ) -> Result<Vec<(&'static str, Tensor<1>)>, togi_rl_algos::AlgoError> {
+        let side = |name| self.v(name);
+        let items = |name: &str| self.json[name].as_array().expect("a list").clone();
+        let flags = |name| -> Vec<bool> { items(name).iter().map(|x| *x == true).collect() };
+        let loss = match function {
+            "bradley_terry_smoothed" => bradley_terry::bradley_terry_loss(
+                &side("chosen"),
+                &side("rejected"),
+                None,
+                self.scalar("c"),
+                self.scalar("e"),
+            )?,
+            "ties" => {
+                let outcomes: Vec<ties::Outcome> = items("outcome")
+                    .into_iter()
+                    .map(|x| serde_json::from_value(x).expect("an outcome"))
+                    .collect();
+                let (first, second) = (side("chosen"), side("rejected"));
+                ties::rao_kupper_loss(&first, &second, &outcomes, self.scalar("theta"))?
+            }
+            "regression" => regression::regression_loss(&side("chosen"), &side("target"))?,
+            "mean_nll" => sft::mean_nll_loss(&side("chosen"), &side("n_chosen"))?,
+            "wpo" => {
+                let (n, m) = (side("n_chosen"), side("n_rejected"));
+                let weights = wpo::wpo_weights(&self.pairs(""), &self.pairs("ref_"), &n, &m)?;
+                return Ok(vec![("weights", weights)]);
+            }
+            "nash_md" => {
+                let likes = list(&self.json["likes"]);
+                nash_md::nash_md_loss(
+                    &side("policy"),
+                    &side("reference"),
+                    &likes,
+                    self.scalar("tau"),
+                )?
+            }
+            "xpo" => xpo::xpo_loss(
+                &self.pairs(""),
+                &self.pairs("ref_"),
+                &side("target"),
+                self.scalar("beta"),
+                self.scalar("alpha"),
+            )?,
+            "plackett_luce" => plackett_luce::plackett_luce_loss(&self.m("scores"))?,
+            "all_pairs" => plackett_luce::all_pairs_loss(&self.m("scores"))?,
+            "steps" => {
+                let labels = flags("right");
+                let loss = process_reward::step_loss(&self.m("logps"), &labels, &self.mask())?;
+                loss.flatten(0, 1)
+            }
+            "ld_dpo" => {
+                let public: Vec<usize> = list(&self.json["public"])
+                    .iter()
+                    .map(|n| *n as usize)
+                    .collect();
+                let (logps, alpha) = (self.m("logps"), self.scalar("alpha"));
+                let out = ld_dpo::length_desensitised(&logps, &self.mask(), &public, alpha)?;
+                return Ok(vec![("out", out)]);
+            }
+            _ => {
+                let (logps, old) = (self.m("logps"), self.m("old"));
+                let k3 = kl_per_token(&logps, &self.m("reference"), KlEstimator::K3)?;
+                return Ok(vec![("kl", times_ratio(k3, &logps, &old)?.flatten(0, 1))]);
+            }
+        };
+        Ok(vec![("loss", loss)])
     }
 
     /// Single answers with a label.

@@ -170,7 +170,7 @@ proptest! {
         // log σ(x) - log σ(-x) = x, so the losses of a pair and of its reverse differ by the margin.
         let difference = dpo::sigmoid_loss(&q, &z, beta, 0.0)? - dpo::sigmoid_loss(&p, &z, beta, 0.0)?;
         close(&host(difference), &[(beta * f64::from(h)) as f32]);
-        let bt = |a, b| bradley_terry_loss(&v(&[a]), &v(&[b]), None, 0.0);
+        let bt = |a, b| bradley_terry_loss(&v(&[a]), &v(&[b]), None, 0.0, 0.0);
         close(&host(bt(r, h)? - bt(h, r)?), &[h - r]);
         close(&host(bt(r + 1.0, h + 1.0)?), &host(bt(r, h)?));
     }
@@ -281,15 +281,15 @@ fn errors_name_the_argument() {
         ),
         (slic::slic_hf_loss(&p, &two, 0.0, 0.0).err(), "`delta` is 0"),
         (
-            bradley_terry_loss(&two, &one, None, 0.0).err(),
+            bradley_terry_loss(&two, &one, None, 0.0, 0.0).err(),
             "`rejected` has shape [1]",
         ),
         (
-            bradley_terry_loss(&two, &two, Some(&one), 0.0).err(),
+            bradley_terry_loss(&two, &two, Some(&one), 0.0, 0.0).err(),
             "`margin` has shape [1]",
         ),
         (
-            bradley_terry_loss(&two, &two, None, -0.1).err(),
+            bradley_terry_loss(&two, &two, None, -0.1, 0.0).err(),
             "`centering` is -0.1",
         ),
         (

@@ -103,7 +103,7 @@ impl BradleyTerry<'_> {
                 .collect();
             Tensor::from_data(TensorData::new(data, [n]), decoder.device())
         });
-        let loss = bradley_terry_loss(&chosen, &rejected, margin.as_ref(), self.centering)?;
+        let loss = bradley_terry_loss(&chosen, &rejected, margin.as_ref(), self.centering, 0.0)?;
         Ok([loss, chosen, rejected])
     }
 }
