@@ -2,11 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::{
-    check::finite,
-    error::AlgoError,
-    pair::log_sigmoid,
-};
+use crate::{check::finite, error::AlgoError, pair::log_sigmoid};
 
 /// Scores of ranked answers: `[batch, k]`, the best answer of each row first.
 fn ranked(scores: &Tensor<2>) -> Result<[usize; 2], AlgoError> {

@@ -35,8 +35,7 @@ pub fn rejection_sample(
         // Of those left at the start of the round, so the best one is always taken in it.
         let best = left.iter().map(|i| rewards[*i]).fold(f64::MIN, f64::max);
         left.retain(|i| {
-            let accepted =
-                taken.len() < count && uniform() < ((rewards[*i] - best) / beta).exp();
+            let accepted = taken.len() < count && uniform() < ((rewards[*i] - best) / beta).exp();
             if accepted {
                 taken.push(*i);
             }
@@ -56,7 +55,9 @@ mod tests {
         let (mut state, beta) = (1_u64, 0.5);
         let mut uniform = || {
             // A linear congruential generator, for a test without dependencies.
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             (state >> 11) as f64 / (1_u64 << 53) as f64
         };
         let rewards = [0.0, 1.0];

@@ -54,6 +54,7 @@ pub fn rao_kupper_loss(
     let first_counts = weights(|o| f64::from(u8::from(o != Outcome::Second)));
     let second_counts = weights(|o| f64::from(u8::from(o != Outcome::First)));
     let ties = weights(|o| f64::from(u8::from(o == Outcome::Tie)));
-    let log_likelihood = wins * first_counts + loses * second_counts + ties * (theta.powi(2) - 1.0).ln();
+    let log_likelihood =
+        wins * first_counts + loses * second_counts + ties * (theta.powi(2) - 1.0).ln();
     Ok(log_likelihood.neg())
 }

@@ -237,10 +237,18 @@ impl Case<'_> {
                 }
                 one("coef", flat(&coefs))
             }
-            "bradley_terry_smoothed" | "ties" | "regression" | "mean_nll" | "wpo" | "nash_md"
-            | "xpo" | "plackett_luce" | "all_pairs" | "steps" | "ld_dpo" | "k3_times_ratio" => {
-                self.rewards_and_weights(function)?
-            }
+            "bradley_terry_smoothed"
+            | "ties"
+            | "regression"
+            | "mean_nll"
+            | "wpo"
+            | "nash_md"
+            | "xpo"
+            | "plackett_luce"
+            | "all_pairs"
+            | "steps"
+            | "ld_dpo"
+            | "k3_times_ratio" => self.rewards_and_weights(function)?,
             other => return self.more_pair_objectives(other),
         })
     }
