@@ -78,6 +78,7 @@ for name, more in dict(
     batch=dict(loss_type="dapo", scale_rewards="batch", beta=0.0),
     gspo=dict(loss_type="grpo", importance_sampling_level="sequence", epsilon=3e-4, epsilon_high=4e-4, beta=0.0),
     cispo=dict(loss_type="cispo", epsilon_high=5.0, beta=0.0),
+    bnpo=dict(loss_type="bnpo", beta=0.04, use_bias_correction_kl=False),
 ).items():
     result[name] = run(GRPOTrainer, GRPOConfig(**shared, **more))
 result["rloo"] = run(RLOOTrainer, RLOOConfig(**shared, beta=0.05))

@@ -13,7 +13,11 @@ use serde_json::json;
 use togi_data::{
     LoadOptions, Message, OverLong, PromptSample, TokenizeOptions, Tokenizer, load_with, tokenize,
 };
-use togi_policy::{Finish, Policy, Sampling, generate::generate_with, source::Source};
+use togi_policy::{
+    Finish, Policy, Sampling,
+    generate::{Voice, generate_with},
+    source::Source,
+};
 
 use crate::{InputError, device};
 
@@ -137,16 +141,12 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<()> {
     let eos = policy.tokenizer.eos_ids();
     let seed = drawing.seed;
     let nothing = &mut |_, _| {};
-    let drawn = generate_with(
-        &policy.decoder,
-        &weights,
-        &ids,
-        eos,
-        &sampling,
-        seed,
-        &streams,
-        nothing,
-    )?;
+    let voice = Voice {
+        decoder: &policy.decoder,
+        weights: &weights,
+        share: 1.0,
+    };
+    let drawn = generate_with(&[voice], &ids, eos, &sampling, seed, &streams, nothing)?;
     let seconds = started.elapsed().as_secs_f64();
     let tokens: usize = drawn.iter().map(|d| d.ids.len()).sum();
     for (i, generation) in drawn.iter().enumerate() {
@@ -257,9 +257,13 @@ pub(crate) fn chat(arguments: &ChatArguments) -> Result<()> {
                 let _ = std::io::stdout().flush();
             }
         };
+        let voice = Voice {
+            decoder: &policy.decoder,
+            weights: &weights,
+            share: 1.0,
+        };
         let drawn = generate_with(
-            &policy.decoder,
-            &weights,
+            &[voice],
             &[&ids],
             tokenizer.eos_ids(),
             &sampling,

@@ -21,13 +21,17 @@ pub struct SelectedLogProbs {
     pub logps: Tensor<1>,
     /// Entropy of the whole distribution.
     pub entropy: Tensor<1>,
+    /// `log Σ p²` of the whole distribution: the log-probability that two draws are the same token.
+    /// Takes no gradient.
+    pub collision: Tensor<1>,
 }
 
 /// Log-probability of one target a row, and the entropy, under
 /// `softmax(hidden · headᵀ / temperature)`.
 ///
 /// The logits are made a block of rows at a time, again in the backward pass, so the memory does
-/// not grow with the number of rows. Both results are differentiable in `hidden` and `head`.
+/// not grow with the number of rows. `logps` and `entropy` are differentiable in
+/// `hidden` and `head`.
 ///
 /// # Shapes
 /// `hidden` `[tokens, width]`, `head` `[vocabulary, width]`, one target a row.
@@ -67,10 +71,12 @@ pub fn selected_log_probs(
         targets: targets.clone(),
         scale: (1.0 / temperature) as f32,
     };
-    let both: Tensor<2> = apply(op, [hidden.into_dispatch(), head.into_dispatch()]);
+    let all: Tensor<2> = apply(op, [hidden.into_dispatch(), head.into_dispatch()]);
+    let row = |i: usize| all.clone().narrow(0, i, 1).reshape([tokens]);
     SelectedLogProbs {
-        logps: both.clone().narrow(0, 0, 1).reshape([tokens]),
-        entropy: both.narrow(0, 1, 1).reshape([tokens]),
+        logps: row(0),
+        entropy: row(1),
+        collision: row(2).detach(),
     }
 }
 
@@ -83,7 +89,7 @@ pub fn selected_log_probs_composed(
 ) -> SelectedLogProbs {
     let [tokens, _] = hidden.dims();
     let block = rows_per_block(head.dims()[0]);
-    let (mut logps, mut entropies) = (Vec::new(), Vec::new());
+    let (mut logps, mut entropies, mut collisions) = (Vec::new(), Vec::new(), Vec::new());
     for start in (0..tokens).step_by(block) {
         let rows = block.min(tokens - start);
         let logits = hidden
@@ -97,19 +103,23 @@ pub fn selected_log_probs_composed(
             .collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, 1]), &hidden.device());
         logps.push(all.clone().gather(1, ids).reshape([rows]));
-        let entropy = (all.clone().exp() * all).sum_dim(1).neg();
+        let entropy = (all.clone().exp() * all.clone()).sum_dim(1).neg();
         entropies.push(entropy.reshape([rows]));
+        let collision = (all.detach() * 2.0).exp().sum_dim(1).log();
+        collisions.push(collision.reshape([rows]));
     }
     if logps.is_empty() {
         let none = hidden.reshape([0]);
         return SelectedLogProbs {
             logps: none.clone(),
-            entropy: none,
+            entropy: none.clone(),
+            collision: none.detach(),
         };
     }
     SelectedLogProbs {
         logps: Tensor::cat(logps, 0),
         entropy: Tensor::cat(entropies, 0),
+        collision: Tensor::cat(collisions, 0),
     }
 }
 
@@ -135,24 +145,25 @@ impl CpuOp<2> for LogProbs {
         let [tokens, width] = hidden.dims();
         let [vocabulary, _] = head.dims();
         let block = rows_per_block(vocabulary);
-        let mut out = vec![0.0; 2 * tokens];
+        let mut out = vec![0.0; 3 * tokens];
         let mut saved = Vec::with_capacity(tokens);
         for (i, rows) in hidden.data().chunks(block * width.max(1)).enumerate() {
             let count = rows.len() / width.max(1);
             let mut logits = product_with_rows(rows, head.data(), [count, width, vocabulary]);
             let targets = &self.targets[i * block..i * block + count];
-            let results: Vec<[f32; 3]> = logits
+            let results: Vec<[f32; 4]> = logits
                 .par_chunks_mut(vocabulary)
                 .zip(targets)
                 .map(|(row, target)| select(row, *target as usize, self.scale))
                 .collect();
-            for (j, [logp, log_sum, entropy]) in results.into_iter().enumerate() {
+            for (j, [logp, log_sum, entropy, collision]) in results.into_iter().enumerate() {
                 out[i * block + j] = logp;
                 out[tokens + i * block + j] = entropy;
+                out[2 * tokens + i * block + j] = collision;
                 saved.push([log_sum, entropy]);
             }
         }
-        (tensor_of(out, [2, tokens]), Saved(Arc::new(saved)))
+        (tensor_of(out, [3, tokens]), Saved(Arc::new(saved)))
     }
 
     fn backward(
@@ -166,6 +177,7 @@ impl CpuOp<2> for LogProbs {
         let [vocabulary, _] = head.dims();
         let block = rows_per_block(vocabulary);
         let (d_logp, d_entropy) = grad.data().split_at(tokens);
+        let d_entropy = &d_entropy[..tokens];
         let mut d_hidden = vec![0.0; if wanted[0] { tokens * width } else { 0 }];
         let mut d_head = vec![0.0; if wanted[1] { vocabulary * width } else { 0 }];
         for (i, rows) in hidden.data().chunks(block * width.max(1)).enumerate() {
@@ -221,9 +233,9 @@ impl CpuOp<2> for LogProbs {
 }
 
 multiversion! {
-    // Log-probability of the target, log-sum-exp and entropy of one row of logits, which is
+    // Log-probability of the target, log-sum-exp, entropy and log Σ p² of one row of logits, which is
     // overwritten. With p = e / sum, H = log sum - Σ e (x - max) / sum.
-    fn select<F>(row: &mut [f32], target: usize, scale: f32) -> [f32; 3] {
+    fn select<F>(row: &mut [f32], target: usize, scale: f32) -> [f32; 4] {
         for x in row.iter_mut() {
             *x *= scale;
         }
@@ -231,6 +243,7 @@ multiversion! {
         let max = maximum(row);
         let mut sums = [0.0f32; LANES];
         let mut weighted = [0.0f32; LANES];
+        let mut squares = [0.0f32; LANES];
         let (chunks, tail) = row.as_chunks::<LANES>();
         for chunk in chunks {
             for l in 0..LANES {
@@ -238,18 +251,26 @@ multiversion! {
                 let e = exp::<F>(shifted);
                 sums[l] += e;
                 weighted[l] = fma::<F>(e, shifted.max(-88.0), weighted[l]);
+                squares[l] = fma::<F>(e, e, squares[l]);
             }
         }
         let mut sum = sum_lanes(sums);
         let mut moment = sum_lanes(weighted);
+        let mut square = sum_lanes(squares);
         for x in tail {
             let shifted = *x - max;
             let e = exp::<F>(shifted);
             sum += e;
             moment += e * shifted.max(-88.0);
+            square += e * e;
         }
         let log_sum = sum.ln();
-        [chosen - max - log_sum, max + log_sum, log_sum - moment / sum]
+        [
+            chosen - max - log_sum,
+            max + log_sum,
+            log_sum - moment / sum,
+            square.ln() - 2.0 * log_sum,
+        ]
     }
 }
 

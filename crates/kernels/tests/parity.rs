@@ -265,12 +265,12 @@ fn selected_log_probs_match_with_their_entropy() {
             |[h, w]| {
                 let r =
                     fused::selected_log_probs(h.clone() * 3.0, w.clone(), &targets, temperature);
-                Tensor::stack(vec![r.logps, r.entropy], 0)
+                Tensor::stack(vec![r.logps, r.entropy, r.collision], 0)
             },
             |[h, w]| {
                 let h = h.clone() * 3.0;
                 let r = composed::selected_log_probs(h, w.clone(), &targets, temperature);
-                Tensor::stack(vec![r.logps, r.entropy], 0)
+                Tensor::stack(vec![r.logps, r.entropy, r.collision], 0)
             },
         );
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use togi_data::rng::CounterRng;
@@ -121,21 +122,35 @@ pub fn generate(
     seed: u64,
     streams: &[u64],
 ) -> Result<Vec<Generation>, PolicyError> {
+    let voice = Voice {
+        decoder,
+        weights,
+        share: 1.0,
+    };
     let nothing = &mut |_, _| {};
-    generate_with(
-        decoder, weights, prompts, eos, sampling, seed, streams, nothing,
-    )
+    generate_with(&[voice], prompts, eos, sampling, seed, streams, nothing)
 }
 
-/// [`generate`], and `on_token` hears the number of the prompt and each token of its completion as
-/// it is drawn.
+/// One of the models that choose a token together.
+#[derive(Clone, Copy, Debug)]
+pub struct Voice<'a> {
+    /// The model.
+    pub decoder: &'a Decoder,
+    /// Its weights.
+    pub weights: &'a Weights,
+    /// The exponent of its distribution.
+    pub share: f64,
+}
+
+/// [`generate`] from the geometric mixture of models of one vocabulary, `Π p_i^share_i` normalised
+/// (the logits are added up, each times its share), and `on_token` hears the number of the prompt and
+/// each token of its completion as it is drawn.
 ///
 /// # Errors
-/// As [`generate`].
+/// As [`generate`]; without a voice, or with vocabularies that differ.
 #[allow(clippy::too_many_arguments)]
 pub fn generate_with(
-    decoder: &Decoder,
-    weights: &Weights,
+    voices: &[Voice<'_>],
     prompts: &[&[u32]],
     eos: &[u32],
     sampling: &Sampling,
@@ -149,8 +164,24 @@ pub fn generate_with(
         streams.len(),
         "generate: one stream a prompt"
     );
-    decoder.check(&Packed::new(prompts.iter().copied()))?;
-    let limit = decoder.config.max_position_embeddings;
+    let mixture = |reason: String| PolicyError::Sampling {
+        field: "voices",
+        reason,
+    };
+    let Some(first) = voices.first() else {
+        return Err(mixture("there is none".to_owned()));
+    };
+    let mut limit = usize::MAX;
+    for voice in voices {
+        let config = &voice.decoder.config;
+        if config.vocab_size != first.decoder.config.vocab_size {
+            let sizes = (first.decoder.config.vocab_size, config.vocab_size);
+            let reason = format!("vocabularies of {} and {} tokens", sizes.0, sizes.1);
+            return Err(mixture(reason));
+        }
+        limit = limit.min(config.max_position_embeddings);
+        voice.decoder.check(&Packed::new(prompts.iter().copied()))?;
+    }
     let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
     if let Some(index) = prompts.iter().position(|p| p.is_empty()) {
         return Err(PolicyError::EmptySequence { index });
@@ -163,9 +194,14 @@ pub fn generate_with(
     }
     let capacity = (longest + sampling.max_new_tokens).min(limit);
     let slots = sampling.batch_size.min(prompts.len());
-    let shape = decoder.attention_shape();
-    let mut caches: Vec<KvCache> = (0..decoder.config.num_hidden_layers)
-        .map(|_| KvCache::new(slots, capacity, shape, decoder.device()))
+    let mut caches: Vec<Vec<KvCache>> = voices
+        .iter()
+        .map(|voice| {
+            let (decoder, shape) = (voice.decoder, voice.decoder.attention_shape());
+            (0..decoder.config.num_hidden_layers)
+                .map(|_| KvCache::new(slots, capacity, shape, decoder.device()))
+                .collect()
+        })
         .collect();
     let mut results: Vec<Generation> = prompts
         .iter()
@@ -175,7 +211,6 @@ pub fn generate_with(
             finish: Finish::Length,
         })
         .collect();
-    let head = decoder.head(weights)?;
     let mut waiting: VecDeque<usize> = (0..prompts.len()).collect();
     let mut free: Vec<usize> = (0..slots).rev().collect();
     let mut active: Vec<Active> = Vec::new();
@@ -195,10 +230,13 @@ pub fn generate_with(
         if !entering.is_empty() {
             let batch = Packed::new(entering.iter().map(|(prompt, _)| prompts[*prompt]));
             let places: Vec<usize> = entering.iter().map(|(_, slot)| *slot).collect();
-            let attend = Attend::Prefill(&batch, &mut caches, &places);
-            let hidden = decoder.run(weights, &batch.ids, &batch.positions, attend)?;
-            let last: Vec<u32> = (0..entering.len()).map(|i| batch.last_row(i)).collect();
-            let logits = linear(embedding(hidden, &last.into()), head.clone());
+            let last: Arc<[u32]> = (0..entering.len()).map(|i| batch.last_row(i)).collect();
+            let logits = said(voices, &mut caches, |voice, caches| {
+                let attend = Attend::Prefill(&batch, caches, &places);
+                let decoder = voice.decoder;
+                let hidden = decoder.run(voice.weights, &batch.ids, &batch.positions, attend)?;
+                Ok(embedding(hidden, &last))
+            })?;
             let rows: Vec<Active> = entering
                 .iter()
                 .map(|(prompt, slot)| Active {
@@ -214,9 +252,10 @@ pub fn generate_with(
             let ids: Arc<[u32]> = active.iter().map(|a| a.last).collect();
             let positions: Arc<[u32]> = active.iter().map(|a| a.position as u32).collect();
             let rows: Vec<(usize, usize)> = active.iter().map(|a| (a.slot, a.position)).collect();
-            let attend = Attend::Step(&mut caches, &rows);
-            let hidden = decoder.run(weights, &ids, &positions, attend)?;
-            let logits = linear(hidden, head.clone());
+            let logits = said(voices, &mut caches, |voice, caches| {
+                let attend = Attend::Step(caches, &rows);
+                voice.decoder.run(voice.weights, &ids, &positions, attend)
+            })?;
             let rows = active
                 .drain(..)
                 .map(|a| Active {
@@ -246,13 +285,33 @@ pub fn generate_with(
     Ok(results)
 }
 
+/// The voices' logits, mixed, of the hidden states that each has.
+fn said(
+    voices: &[Voice<'_>],
+    caches: &mut [Vec<KvCache>],
+    mut hidden: impl FnMut(&Voice<'_>, &mut [KvCache]) -> Result<Tensor<2>, PolicyError>,
+) -> Result<Tensor<2>, PolicyError> {
+    let mut mixed: Option<Tensor<2>> = None;
+    for (voice, caches) in voices.iter().zip(caches) {
+        let mut logits = linear(hidden(voice, caches)?, voice.decoder.head(voice.weights)?);
+        if voice.share != 1.0 {
+            logits = logits * voice.share;
+        }
+        mixed = Some(match mixed {
+            None => logits,
+            Some(others) => others + logits,
+        });
+    }
+    mixed.ok_or(PolicyError::EmptySequence { index: 0 })
+}
+
 struct Drawn {
     id: u32,
     logp: f32,
 }
 
 fn draw(
-    logits: burn::tensor::Tensor<2>,
+    logits: Tensor<2>,
     rows: Vec<Active>,
     prompts: &[&[u32]],
     sampling: &Sampling,

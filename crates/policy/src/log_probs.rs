@@ -15,6 +15,8 @@ pub struct TokenLogps {
     pub values: Tensor<1>,
     /// Entropy of the distribution that each was scored under: `[tokens]`.
     pub entropy: Tensor<1>,
+    /// `log Σ p²` of that distribution: `[tokens]`, without gradient.
+    pub collision: Tensor<1>,
     /// The loss weight of each.
     pub weights: Arc<[f32]>,
     /// Scored tokens of each sample.
@@ -61,6 +63,7 @@ impl Decoder {
         Ok(TokenLogps {
             values: scored.logps,
             entropy: scored.entropy,
+            collision: scored.collision,
             weights: token_weights.into(),
             lens: lens.into(),
         })

@@ -6,6 +6,7 @@ use togi_data::rng::CounterRng;
 use crate::{
     config::{Head, ModelConfig},
     decoder::SCORE_HEAD,
+    error::PolicyError,
 };
 
 /// One parameter.
@@ -87,6 +88,39 @@ impl Params {
                 .sum()
         };
         (sum(false), sum(true))
+    }
+
+    /// Moves every parameter towards that of another model: `θ ← (1 - share) θ + share other`. With
+    /// `share` 1 it becomes the other.
+    ///
+    /// # Errors
+    /// When the other model lacks a parameter or has one of another shape; nothing is changed then.
+    pub fn mix(&mut self, other: &Self, share: f64) -> Result<(), PolicyError> {
+        let fits = |name: &str, param: &Param| {
+            other
+                .get(name)
+                .is_some_and(|theirs| theirs.shape == param.shape)
+        };
+        let names: Vec<String> = self
+            .iter()
+            .filter(|(name, param)| !fits(name, param))
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        if !names.is_empty() {
+            let place = "the model that is mixed in".to_owned();
+            return Err(PolicyError::MissingTensors { place, names });
+        }
+        for (name, param) in self.iter_mut() {
+            if let Some(theirs) = other.get(name) {
+                param.tensor = if share == 1.0 {
+                    // A copy: updates of the other are in place.
+                    theirs.tensor.clone() * 1.0
+                } else {
+                    param.tensor.clone() * (1.0 - share) + theirs.tensor.clone() * share
+                };
+            }
+        }
+        Ok(())
     }
 
     /// Fresh parameters: matrices normal with deviation 0.02 (GPT-2's and Llama's), norms 1,

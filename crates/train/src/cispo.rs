@@ -12,7 +12,7 @@ use crate::{
     config::positive,
     error::TrainError,
     metrics::Row,
-    online::{OnlineAlgorithm, Part, PartLoss, Scored},
+    online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
 };
 
 /// Fields of the recipe `cispo`.
@@ -36,29 +36,35 @@ impl Default for Cispo {
 }
 
 impl OnlineAlgorithm for Cispo {
+    type Memory = ();
+
+    fn defaults() -> OnlineConfig<Self> {
+        OnlineConfig::shared()
+    }
+
     fn validate(&self) -> Result<(), TrainError> {
         positive("algorithm.epsilon", self.epsilon)
     }
 
-    fn advantages(&self, scored: &Scored<'_>) -> Result<Vec<Vec<f64>>, TrainError> {
-        let relative = group_relative(scored.scores, scored.group_size, self.scale)?;
+    fn fits(&self, config: &OnlineConfig<Self>) -> Result<(), TrainError> {
+        config.in_groups()
+    }
+
+    fn advantages(&self, scored: &Scored<'_>, (): &mut ()) -> Result<Vec<Vec<f64>>, TrainError> {
+        let relative = group_relative(&scored.penalised(), scored.group_size, self.scale)?;
         Ok(scored.spread(relative))
     }
 
+    fn normalisation(&self, part: &Part) -> Normalisation {
+        Normalisation::Token {
+            denominator: part.whole.tokens,
+        }
+    }
+
     fn loss(&self, part: &Part) -> Result<PartLoss, TrainError> {
-        let Part {
-            logps,
-            old_logps,
-            advantages,
-            mask,
-            whole,
-            ..
-        } = part;
-        let tokens = cispo_loss(logps, old_logps, advantages, mask, self.epsilon)?;
-        let normalisation = Normalisation::Token {
-            denominator: whole.tokens,
-        };
-        let loss = normalisation.tokens(tokens, mask)?;
+        let (old, advantages) = (&part.old_logps, &part.advantages);
+        let tokens = cispo_loss(&part.logps, old, advantages, &part.mask, self.epsilon)?;
+        let loss = self.normalisation(part).tokens(tokens, &part.mask)?;
         let row = Row::default();
         Ok(PartLoss { loss, row })
     }

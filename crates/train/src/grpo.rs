@@ -1,21 +1,19 @@
 //! GRPO: group relative policy optimisation (Shao et al. 2024), with the choices of DAPO (Yu et al.
 //! 2025: bounds of their own above and below, one weight a token) and of Dr. GRPO (Liu et al. 2025:
-//! a constant denominator, no division by the deviation).
-//!
-//! Left out: DAPO's dynamic sampling and overlong shaping.
+//! a constant denominator, no division by the deviation). DAPO's dynamic sampling and overlong
+//! shaping are fields of every online recipe.
 
 use serde::{Deserialize, Serialize};
 use togi_rl_algos::{
     Normalisation,
     group::{GroupScale, group_relative},
-    kl::{KlEstimator, kl_per_token},
     ppo::{ClipRange, asymmetric_policy_loss},
 };
 
 use crate::{
     config::{positive, within},
     error::TrainError,
-    online::{OnlineAlgorithm, Part, PartLoss, Scored, log_surrogate},
+    online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored, log_clipped},
 };
 
 /// What the tokens' losses are averaged over.
@@ -26,18 +24,12 @@ pub enum Aggregation {
     Grpo,
     /// Over all tokens of the minibatch: every token weighs the same (DAPO; TRL's `dapo`).
     Dapo,
+    /// Over the tokens of each part that goes through the model, then over the parts by their
+    /// completions (TRL's `bnpo`). The only one that depends on `micro_batch_size`; with whole
+    /// minibatches it is `dapo`.
+    Bnpo,
     /// Summed, divided by completions times the longest length allowed: a constant (Dr. GRPO).
     DrGrpo,
-}
-
-/// How the KL to the reference is put into the loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LossKl {
-    /// k3, as in the paper. Its gradient is that of the forward KL, not of the KL it estimates.
-    K3,
-    /// k3 times the ratio, whose gradient is that of the KL (DeepSeek-V3.2; TRL's default).
-    K3Corrected,
 }
 
 /// Fields of the recipe `grpo`.
@@ -52,37 +44,82 @@ pub struct Grpo {
     pub clip_low: f64,
     /// The ratio may rise to `1 + clip_high`.
     pub clip_high: f64,
-    /// Weight of the KL to the reference in the loss.
-    pub kl_coef: f64,
-    /// How that KL is estimated.
-    pub kl: LossKl,
 }
 
 impl Default for Grpo {
-    /// TRL's, but for the KL: the paper's 0.04 keeps small models from drifting; TRL has 0.
+    /// TRL's.
     fn default() -> Self {
         Self {
             scale: GroupScale::Group,
             aggregation: Aggregation::Dapo,
             clip_low: 0.2,
             clip_high: 0.2,
-            kl_coef: 0.04,
-            kl: LossKl::K3Corrected,
+        }
+    }
+}
+
+impl Grpo {
+    /// The recipe `dapo` (Yu et al. 2025): clip-higher, no KL, dynamic sampling, and a soft punishment
+    /// of answers near the longest length (a fifth of it, as 4,096 of 20,480 tokens in the paper).
+    pub fn dapo() -> OnlineConfig<Self> {
+        let shared = OnlineConfig::shared();
+        OnlineConfig {
+            algorithm: Self {
+                clip_high: 0.28,
+                ..Self::default()
+            },
+            dynamic_sampling: 3,
+            overlong_buffer: shared.sampling.max_new_tokens / 5,
+            ..shared
         }
     }
 }
 
 impl OnlineAlgorithm for Grpo {
+    type Memory = ();
+
+    /// TRL's, but for the KL: the paper's 0.04 keeps small models from drifting; TRL has 0.
+    fn defaults() -> OnlineConfig<Self> {
+        OnlineConfig {
+            kl_coef: 0.04,
+            ..OnlineConfig::shared()
+        }
+    }
+
     fn validate(&self) -> Result<(), TrainError> {
         positive("algorithm.clip_low", self.clip_low)?;
         within("algorithm.clip_low", self.clip_low, 0.0, 1.0)?;
-        positive("algorithm.clip_high", self.clip_high)?;
-        within("algorithm.kl_coef", self.kl_coef, 0.0, f64::MAX)
+        positive("algorithm.clip_high", self.clip_high)
     }
 
-    fn advantages(&self, scored: &Scored<'_>) -> Result<Vec<Vec<f64>>, TrainError> {
-        let relative = group_relative(scored.scores, scored.group_size, self.scale)?;
+    fn fits(&self, config: &OnlineConfig<Self>) -> Result<(), TrainError> {
+        config.in_groups()
+    }
+
+    fn advantages(&self, scored: &Scored<'_>, (): &mut ()) -> Result<Vec<Vec<f64>>, TrainError> {
+        let relative = group_relative(&scored.penalised(), scored.group_size, self.scale)?;
         Ok(scored.spread(relative))
+    }
+
+    fn normalisation(&self, part: &Part) -> Normalisation {
+        let whole = part.whole;
+        match self.aggregation {
+            Aggregation::Grpo => Normalisation::Sequence {
+                denominator: whole.completions,
+            },
+            Aggregation::Dapo => Normalisation::Token {
+                denominator: whole.tokens,
+            },
+            Aggregation::Bnpo => {
+                let tokens = part.lens.iter().sum::<usize>() as f64;
+                Normalisation::Token {
+                    denominator: tokens * whole.completions / part.lens.len() as f64,
+                }
+            }
+            Aggregation::DrGrpo => Normalisation::Token {
+                denominator: whole.completions * whole.max_new_tokens,
+            },
+        }
     }
 
     fn loss(&self, part: &Part) -> Result<PartLoss, TrainError> {
@@ -90,36 +127,12 @@ impl OnlineAlgorithm for Grpo {
             low: self.clip_low,
             high: self.clip_high,
         };
-        let Part {
-            logps,
-            old_logps,
-            advantages,
-            mask,
-            whole,
-            ..
-        } = part;
-        let surrogate = asymmetric_policy_loss(logps, old_logps, advantages, mask, clip)?;
-        let row = log_surrogate(part, &surrogate);
-        let mut tokens = surrogate.loss;
-        if self.kl_coef > 0.0 {
-            let mut kl = kl_per_token(logps, &part.reference, KlEstimator::K3)?;
-            if self.kl == LossKl::K3Corrected {
-                kl = kl * (logps.clone() - old_logps.clone()).exp();
-            }
-            tokens = tokens + kl * self.kl_coef;
-        }
-        let normalisation = match self.aggregation {
-            Aggregation::Grpo => Normalisation::Sequence {
-                denominator: whole.completions,
-            },
-            Aggregation::Dapo => Normalisation::Token {
-                denominator: whole.tokens,
-            },
-            Aggregation::DrGrpo => Normalisation::Token {
-                denominator: whole.completions * whole.max_new_tokens,
-            },
-        };
-        let loss = normalisation.tokens(tokens, mask)?;
+        let (old, advantages) = (&part.old_logps, &part.advantages);
+        let surrogate = asymmetric_policy_loss(&part.logps, old, advantages, &part.mask, clip)?;
+        let row = log_clipped(part, &surrogate);
+        let loss = self
+            .normalisation(part)
+            .tokens(surrogate.loss, &part.mask)?;
         Ok(PartLoss { loss, row })
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     error::TrainError,
     metrics::Row,
     offline::host,
-    online::{OnlineAlgorithm, Part, PartLoss, Scored},
+    online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
 };
 
 /// Fields of the recipe `gspo`.
@@ -41,14 +41,30 @@ impl Default for Gspo {
 }
 
 impl OnlineAlgorithm for Gspo {
+    type Memory = ();
+
+    fn defaults() -> OnlineConfig<Self> {
+        OnlineConfig::shared()
+    }
+
     fn validate(&self) -> Result<(), TrainError> {
         positive("algorithm.clip_low", self.clip_low)?;
         positive("algorithm.clip_high", self.clip_high)
     }
 
-    fn advantages(&self, scored: &Scored<'_>) -> Result<Vec<Vec<f64>>, TrainError> {
-        let relative = group_relative(scored.scores, scored.group_size, self.scale)?;
+    fn fits(&self, config: &OnlineConfig<Self>) -> Result<(), TrainError> {
+        config.in_groups()
+    }
+
+    fn advantages(&self, scored: &Scored<'_>, (): &mut ()) -> Result<Vec<Vec<f64>>, TrainError> {
+        let relative = group_relative(&scored.penalised(), scored.group_size, self.scale)?;
         Ok(scored.spread(relative))
+    }
+
+    fn normalisation(&self, part: &Part) -> Normalisation {
+        Normalisation::Sequence {
+            denominator: part.whole.completions,
+        }
     }
 
     fn loss(&self, part: &Part) -> Result<PartLoss, TrainError> {
@@ -59,13 +75,13 @@ impl OnlineAlgorithm for Gspo {
         let [batch, _] = part.advantages.dims();
         let advantages = part.advantages.clone().narrow(1, 0, 1).reshape([batch]);
         let out = gspo_loss(&part.logps, &part.old_logps, &advantages, &part.mask, clip)?;
-        let denominator = part.whole.completions;
+        let completions = part.whole.completions;
         let mut row = Row::default();
         let clipped: f64 = host(&out.clipped).iter().sum();
-        row.add("policy/clip_fraction", clipped / denominator);
+        row.add("policy/clip_fraction", clipped / completions);
         let ratio: f64 = host(&out.ratio).iter().sum();
-        row.add("policy/ratio", ratio / denominator);
-        let loss = Normalisation::Sequence { denominator }.sequences(out.loss)?;
+        row.add("policy/ratio", ratio / completions);
+        let loss = self.normalisation(part).sequences(out.loss)?;
         Ok(PartLoss { loss, row })
     }
 }

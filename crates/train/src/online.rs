@@ -4,23 +4,31 @@
 
 use std::time::Instant;
 
-use burn::tensor::{Bool, Tensor};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use burn::tensor::{Bool, Device, Tensor};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use togi_data::{PromptSample, Sample, Tokenizer, batch::Order, rng::CounterRng};
-use togi_policy::{Decoder, DropoutKey, Finish, LoraConfig, Sampling};
+use togi_policy::{Decoder, DropoutKey, Finish, Sampling, generate::Voice};
 use togi_reward::Reward;
+use togi_rl_algos::{
+    Normalisation,
+    kl::{kl_per_token, times_ratio},
+};
 
 use crate::{
     checkpoint::Checkpoint,
-    config::{DataSection, OptimSection, RecipeConfig, at_least_one, whole_distribution, within},
     error::TrainError,
     metrics::{Event, Row},
     offline::{Stage, accumulate, host},
     optimizer::AdamW,
     ppo::RATIO_TOLERANCE,
-    rollout::{HeldOut, Rollout, join, mean, rollouts, scores, split, write_samples},
+    reference,
+    rollout::{
+        HeldOut, Rollout, join, mean, rollouts, rollouts_of, rows_of, scores, split, write_samples,
+    },
 };
+
+pub use crate::online_config::{KlPlace, OnlineConfig};
 
 /// Completions of one step as advantages are computed from them: groups of `group_size`, one after
 /// the other.
@@ -28,12 +36,17 @@ use crate::{
 pub struct Scored<'a> {
     /// One score a completion, penalties subtracted.
     pub scores: &'a [f64],
-    /// Completions of each prompt.
+    /// Completions of each prompt. Where there is an opponent, the first half are the policy's.
     pub group_size: usize,
     /// `log π` of each token when it was drawn.
     pub logps: &'a [Vec<f64>],
     /// `log ref` of each token.
     pub reference: &'a [Vec<f64>],
+    /// What the KL to the reference takes from the reward of each token; zeros where it is not in
+    /// the reward.
+    pub penalties: &'a [Vec<f64>],
+    /// The score of the likeliest completion of each prompt, for algorithms that ask for it.
+    pub greedy: &'a [f64],
 }
 
 impl Scored<'_> {
@@ -42,6 +55,26 @@ impl Scored<'_> {
         let both = self.logps.iter().zip(self.reference);
         both.map(|(ours, theirs)| ours.iter().sum::<f64>() - theirs.iter().sum::<f64>())
             .collect()
+    }
+
+    /// The score of each completion less what the KL takes from all of its tokens.
+    pub fn penalised(&self) -> Vec<f64> {
+        let both = self.scores.iter().zip(self.penalties);
+        both.map(|(score, tokens)| score - tokens.iter().sum::<f64>())
+            .collect()
+    }
+
+    /// The reward of each token: less its own KL, the score at the last one.
+    pub fn token_rewards(&self) -> Vec<Vec<f64>> {
+        let both = self.scores.iter().zip(self.penalties);
+        both.map(|(score, tokens)| {
+            let mut rewards: Vec<f64> = tokens.iter().map(|penalty| -penalty).collect();
+            if let Some(last) = rewards.last_mut() {
+                *last += score;
+            }
+            rewards
+        })
+        .collect()
     }
 
     /// One number a completion, given to each of its tokens.
@@ -65,8 +98,25 @@ pub struct Part {
     pub advantages: Tensor<2>,
     /// True where a token counts.
     pub mask: Tensor<2, Bool>,
+    /// Tokens of each completion.
+    pub lens: Vec<usize>,
     /// Of the whole minibatch.
     pub whole: Minibatch,
+}
+
+impl Part {
+    /// The advantage of each completion's first token.
+    pub fn first_advantages(&self) -> Vec<f64> {
+        host(&self.advantages.clone().narrow(1, 0, 1))
+    }
+
+    /// Sums over each completion's tokens, `[completions]`.
+    pub fn sums(&self, x: &Tensor<2>) -> Tensor<1> {
+        let outside = self.mask.clone().bool_not();
+        let completions = self.lens.len();
+        let sums = x.clone().mask_fill(outside, 0.0).sum_dim(1);
+        sums.reshape([completions])
+    }
 }
 
 /// What the parts of a minibatch have to know of it.
@@ -76,6 +126,12 @@ pub struct Minibatch {
     pub tokens: f64,
     /// Its completions.
     pub completions: f64,
+    /// Completions with an advantage other than 0.
+    pub used: f64,
+    /// Tokens of those.
+    pub used_tokens: f64,
+    /// Completions of each prompt.
+    pub group_size: usize,
     /// The longest completion that may be drawn.
     pub max_new_tokens: f64,
 }
@@ -93,15 +149,48 @@ pub struct PartLoss {
 pub trait OnlineAlgorithm:
     Clone + std::fmt::Debug + Default + Serialize + DeserializeOwned
 {
+    /// What it remembers from step to step; kept in checkpoints.
+    type Memory: Clone + std::fmt::Debug + Default + Serialize + DeserializeOwned;
+
+    /// The recipe's defaults.
+    fn defaults() -> OnlineConfig<Self>;
+
     /// # Errors
     /// Names the field that is out of range.
     fn validate(&self) -> Result<(), TrainError>;
+
+    /// # Errors
+    /// Names a field of the loop that does not go with the method.
+    fn fits(&self, config: &OnlineConfig<Self>) -> Result<(), TrainError>;
+
+    /// If the second half of each prompt's completions comes from the geometric mixture of policy and
+    /// reference: the reference's share in it.
+    fn opponent(&self) -> Option<f64> {
+        None
+    }
+
+    /// True if it wants the score of the likeliest completion of each prompt.
+    fn wants_greedy(&self) -> bool {
+        false
+    }
+
+    /// True if the completions of a prompt must stay in one part.
+    fn keeps_groups(&self) -> bool {
+        false
+    }
 
     /// The advantage of each token of each completion.
     ///
     /// # Errors
     /// Scores that cannot be compared.
-    fn advantages(&self, scored: &Scored<'_>) -> Result<Vec<Vec<f64>>, TrainError>;
+    fn advantages(
+        &self,
+        scored: &Scored<'_>,
+        memory: &mut Self::Memory,
+    ) -> Result<Vec<Vec<f64>>, TrainError>;
+
+    /// What the losses of a part's tokens are divided by; also the KL's, where that is in the loss.
+    fn normalisation(&self, part: &Part) -> Normalisation;
 
     /// The loss of a part of a minibatch.
     ///
@@ -110,111 +199,11 @@ pub trait OnlineAlgorithm:
     fn loss(&self, part: &Part) -> Result<PartLoss, TrainError>;
 }
 
-/// Configuration of an online recipe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default, bound = "A: OnlineAlgorithm")]
-pub struct OnlineConfig<A: OnlineAlgorithm> {
-    /// Of prompts' order, sampling and minibatches.
-    pub seed: u64,
-    /// Rollout batches.
-    pub max_steps: u64,
-    /// Prompts a step.
-    pub prompts_per_step: usize,
-    /// Completions of each prompt.
-    pub completions_per_prompt: usize,
-    /// Passes over each step's completions.
-    pub epochs: u64,
-    /// Completions an update.
-    pub minibatch_size: usize,
-    /// Completions that go through the model at a time.
-    pub micro_batch_size: usize,
-    /// How completions are drawn. Log-probabilities are taken at the same temperature.
-    pub sampling: Sampling,
-    /// Subtracted from the score of a completion that did not end.
-    pub missing_eos_penalty: f64,
-    /// The method's own fields.
-    pub algorithm: A,
-    /// The policy's optimiser.
-    pub optim: OptimSection,
-    /// Data.
-    pub data: DataSection,
-    /// Steps between looks at held-out prompts; 0: at the end only.
-    pub eval_every: u64,
-    /// Held-out prompts that are answered and scored.
-    pub eval_samples: usize,
-    /// Steps between checkpoints; 0: at the end only.
-    pub checkpoint_every: u64,
-    /// Checkpoints that are kept.
-    pub keep_checkpoints: usize,
-    /// Train an adapter of the policy instead of its weights.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lora: Option<LoraConfig>,
-}
-
-impl<A: OnlineAlgorithm> Default for OnlineConfig<A> {
-    /// Groups of 8 and one pass, as TRL's GRPO.
-    fn default() -> Self {
-        Self {
-            seed: 0,
-            max_steps: 100,
-            prompts_per_step: 8,
-            completions_per_prompt: 8,
-            epochs: 1,
-            minibatch_size: 64,
-            micro_batch_size: 8,
-            sampling: Sampling::default(),
-            missing_eos_penalty: 0.0,
-            algorithm: A::default(),
-            optim: OptimSection {
-                learning_rate: 1e-6,
-                ..OptimSection::default()
-            },
-            data: DataSection::default(),
-            eval_every: 20,
-            eval_samples: 64,
-            checkpoint_every: 20,
-            keep_checkpoints: 2,
-            lora: None,
-        }
-    }
-}
-
-impl<A: OnlineAlgorithm> RecipeConfig for OnlineConfig<A> {
-    fn validate(&self) -> Result<(), TrainError> {
-        at_least_one("max_steps", self.max_steps as usize)?;
-        at_least_one("prompts_per_step", self.prompts_per_step)?;
-        if self.completions_per_prompt < 2 {
-            let reason =
-                "must be at least 2: completions of a prompt are compared with one another";
-            return Err(TrainError::config("completions_per_prompt", reason));
-        }
-        at_least_one("epochs", self.epochs as usize)?;
-        at_least_one("minibatch_size", self.minibatch_size)?;
-        at_least_one("micro_batch_size", self.micro_batch_size)?;
-        at_least_one("eval_samples", self.eval_samples)?;
-        at_least_one("keep_checkpoints", self.keep_checkpoints)?;
-        whole_distribution(&self.sampling)?;
-        within(
-            "missing_eos_penalty",
-            self.missing_eos_penalty,
-            0.0,
-            f64::MAX,
-        )?;
-        self.algorithm.validate()?;
-        self.optim.validate()?;
-        self.data.validate()?;
-        if let Some(lora) = &self.lora {
-            lora.validate()?;
-        }
-        Ok(())
-    }
-}
-
 /// What the models of an online run are.
 pub struct OnlineModels<'a> {
     /// Is trained.
     pub policy: &'a mut Decoder,
-    /// Stays as it is.
+    /// What training starts from; held-out KL is measured from it.
     pub reference: &'a Decoder,
     /// Scores completions.
     pub reward: &'a dyn Reward,
@@ -228,6 +217,16 @@ struct Experience {
     logps: Vec<Vec<f64>>,
     reference: Vec<Vec<f64>>,
     advantages: Vec<Vec<f64>>,
+}
+
+/// What a run has come to, beside its models: what a checkpoint keeps.
+struct Progress<A: OnlineAlgorithm> {
+    /// Batches of prompts drawn.
+    drawn: u64,
+    kl_coef: f64,
+    memory: A::Memory,
+    /// The KL budget is spent.
+    spent: bool,
 }
 
 /// Trains the policy in place; goes on from the newest whole checkpoint. Returns the last look at
@@ -246,43 +245,69 @@ pub fn train<A: OnlineAlgorithm>(
     let name = stage.name;
     let mut adam = AdamW::new(&models.policy.params);
     let mut order = Order::new(stage.seed, prompts.len());
+    let mut follower = models.reference.clone();
     let mut step = 0;
+    let mut progress = Progress::<A> {
+        drawn: 0,
+        kl_coef: config.kl_coef,
+        memory: A::Memory::default(),
+        spent: false,
+    };
     if let Some((at, mut checkpoint)) = stage.newest(models.policy.device())? {
         let updates = checkpoint.state["updates"].as_u64().unwrap_or(0);
         checkpoint.restore("policy", models.policy, &mut adam, updates)?;
+        if config.reference.moves() {
+            reference::restore(&mut checkpoint, &mut follower)?;
+        }
+        progress = restored(&checkpoint.state)?;
         step = at;
     }
     let total = config.max_steps;
     stage.observer.on(Event::Stage { name, step, total });
     let mut last_eval = None;
-    while step < total {
+    while step < total && !progress.spent {
         let started = Instant::now();
-        // The completions of a prompt stand side by side, each with random numbers of its own.
-        let chosen: Vec<&PromptSample> = order
-            .batch(step, config.prompts_per_step)
-            .into_iter()
-            .flat_map(|i| std::iter::repeat_n(&prompts[i], config.completions_per_prompt))
-            .collect();
         let mut row = Row::default();
-        let experience = gather(stage, models, &chosen, config, step, &mut row)?;
+        let experience = gather(
+            stage,
+            models,
+            &follower,
+            (prompts, &mut order),
+            config,
+            &mut progress,
+            step,
+            &mut row,
+        )?;
         let rate = config.optim.rate(step, total);
         optimise(
             stage,
             models,
+            &mut follower,
             &experience,
             config,
-            step,
-            rate,
+            (step, rate, progress.kl_coef),
             &mut adam,
             &mut row,
         )?;
+        row.set("objective/kl_coef", progress.kl_coef);
         row.set("learning_rate", rate);
         row.check(name, step + 1)?;
         step += 1;
+        let kl = row.get("objective/kl").unwrap_or(0.0);
+        let episodes = experience.rollouts.len();
+        progress.kl_coef = config
+            .kl_controller
+            .update(progress.kl_coef, kl, episodes)?;
         write_samples(stage, &experience.rollouts, step)?;
         let tokens = experience.rollouts.iter().map(|r| r.sample.len()).sum();
         stage.stepped(step, &row, tokens, started)?;
-        let last = step == total;
+        if config.kl_budget > 0.0 && kl > config.kl_budget {
+            progress.spent = true;
+            let budget = config.kl_budget;
+            let text = format!("stopped at step {step}: KL {kl:.3} is above kl_budget {budget}");
+            stage.observer.on(Event::Message(&text));
+        }
+        let last = step == total || progress.spent;
         if last || (config.eval_every > 0 && step % config.eval_every == 0) {
             let arena = HeldOut {
                 prompts: &valid[..valid.len().min(config.eval_samples)],
@@ -299,7 +324,16 @@ pub fn train<A: OnlineAlgorithm>(
         if last || (config.checkpoint_every > 0 && step % config.checkpoint_every == 0) {
             let mut checkpoint = Checkpoint::default();
             checkpoint.add("policy", models.policy, &adam);
-            checkpoint.state = json!({"updates": adam.step});
+            if config.reference.moves() {
+                reference::save(&mut checkpoint, &follower);
+            }
+            checkpoint.state = json!({
+                "updates": adam.step,
+                "drawn": progress.drawn,
+                "kl_coef": progress.kl_coef,
+                "memory": progress.memory,
+                "spent": progress.spent,
+            });
             checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
         }
     }
@@ -307,77 +341,234 @@ pub fn train<A: OnlineAlgorithm>(
     Ok(last_eval)
 }
 
+fn restored<A: OnlineAlgorithm>(state: &serde_json::Value) -> Result<Progress<A>, TrainError> {
+    let wrong = |what: &str| TrainError::config("checkpoint", format!("its state has no `{what}`"));
+    Ok(Progress {
+        drawn: state["drawn"].as_u64().ok_or_else(|| wrong("drawn"))?,
+        kl_coef: state["kl_coef"].as_f64().ok_or_else(|| wrong("kl_coef"))?,
+        memory: serde_json::from_value(state["memory"].clone()).map_err(|_| wrong("memory"))?,
+        spent: state["spent"].as_bool().ok_or_else(|| wrong("spent"))?,
+    })
+}
+
+/// The completions of one prompt.
+struct Group {
+    prompt: usize,
+    rollouts: Vec<Rollout>,
+    /// As the reward gave them.
+    raw: Vec<f64>,
+    /// With penalties subtracted.
+    scores: Vec<f64>,
+}
+
+impl Group {
+    /// True if its completions cannot be told apart.
+    fn is_flat(&self) -> bool {
+        self.scores.iter().all(|score| *score == self.scores[0])
+    }
+}
+
+/// Groups of completions of a batch of prompts, scored.
+#[allow(clippy::too_many_arguments)]
+fn draw<A: OnlineAlgorithm>(
+    stage: &Stage<'_>,
+    models: &OnlineModels<'_>,
+    reference: &Decoder,
+    prompts: &[PromptSample],
+    batch: &[usize],
+    config: &OnlineConfig<A>,
+    drawn: u64,
+    step: u64,
+) -> Result<Vec<Group>, TrainError> {
+    let (policy, tokenizer, sampling) = (&*models.policy, models.tokenizer, &config.sampling);
+    let size = config.completions_per_prompt;
+    let opponent = config.algorithm.opponent();
+    let own = if opponent.is_some() { size / 2 } else { size };
+    let (weights, theirs) = (policy.frozen(), reference.frozen());
+    // Each completion has random numbers of its own, wherever it is drawn.
+    let first = drawn * (batch.len() * size) as u64;
+    let members = |range: std::ops::Range<usize>| {
+        let each = move |g: usize| range.clone().map(move |j| (g, j));
+        (0..batch.len()).flat_map(each)
+    };
+    let from = |voices: &[Voice<'_>], range: std::ops::Range<usize>| {
+        let asked: Vec<&PromptSample> = members(range.clone())
+            .map(|(g, _)| &prompts[batch[g]])
+            .collect();
+        let streams: Vec<u64> = members(range)
+            .map(|(g, j)| first + (g * size + j) as u64)
+            .collect();
+        rollouts_of(voices, tokenizer, &asked, sampling, stage.seed, &streams)
+    };
+    let voice = |decoder, weights, share| Voice {
+        decoder,
+        weights,
+        share,
+    };
+    let mut ours = from(&[voice(policy, &weights, 1.0)], 0..own)?.into_iter();
+    let mut others = match opponent {
+        None => Vec::new(),
+        Some(1.0) => from(&[voice(reference, &theirs, 1.0)], own..size)?,
+        Some(share) => {
+            let voices = [
+                voice(policy, &weights, 1.0 - share),
+                voice(reference, &theirs, share),
+            ];
+            from(&voices, own..size)?
+        }
+    }
+    .into_iter();
+    // The completions of a prompt stand side by side, the policy's first.
+    let mut drawn = Vec::with_capacity(batch.len() * size);
+    for _ in batch {
+        drawn.extend(ours.by_ref().take(own));
+        drawn.extend(others.by_ref().take(size - own));
+    }
+    let scored = scores(models.reward, &drawn, stage.name, step + 1)?;
+    let penalty = |r: &Rollout| {
+        let unended = f64::from(u8::from(r.finish == Finish::Length));
+        unended * config.missing_eos_penalty + overlong(r.completion().len(), config)
+    };
+    let mut both = drawn.into_iter().zip(scored);
+    let groups = batch.iter().map(|prompt| {
+        let mut group = Group {
+            prompt: *prompt,
+            rollouts: Vec::with_capacity(size),
+            raw: Vec::with_capacity(size),
+            scores: Vec::with_capacity(size),
+        };
+        for (rollout, score) in both.by_ref().take(size) {
+            group.raw.push(score.value);
+            group.scores.push(score.value - penalty(&rollout));
+            group.rollouts.push(rollout);
+        }
+        group
+    });
+    Ok(groups.collect())
+}
+
+/// DAPO's soft overlong punishment (Yu et al. 2025, eq. 13): 0 up to the buffer, then in a line to 1.
+fn overlong<A: OnlineAlgorithm>(len: usize, config: &OnlineConfig<A>) -> f64 {
+    let buffer = config.overlong_buffer as f64;
+    if buffer == 0.0 {
+        return 0.0;
+    }
+    let over = len as f64 + buffer - config.sampling.max_new_tokens as f64;
+    (over / buffer).clamp(0.0, 1.0)
+}
+
+#[allow(clippy::too_many_arguments)]
 fn gather<A: OnlineAlgorithm>(
     stage: &Stage<'_>,
     models: &OnlineModels<'_>,
-    prompts: &[&PromptSample],
+    reference: &Decoder,
+    (prompts, order): (&[PromptSample], &mut Order),
     config: &OnlineConfig<A>,
+    progress: &mut Progress<A>,
     step: u64,
     row: &mut Row,
 ) -> Result<Experience, TrainError> {
-    let (policy, sampling) = (&*models.policy, &config.sampling);
-    let first = step * prompts.len() as u64;
-    let rollouts = rollouts(
-        policy,
-        models.tokenizer,
-        prompts,
-        sampling,
-        stage.seed,
-        first,
-    )?;
-    let scored = scores(models.reward, &rollouts, stage.name, step + 1)?;
-    let unended = |r: &Rollout| r.finish == Finish::Length;
-    let adjusted: Vec<f64> = scored
-        .iter()
-        .zip(&rollouts)
-        .map(|(score, r)| match unended(r) {
-            true => score.value - config.missing_eos_penalty,
-            false => score.value,
-        })
-        .collect();
-    let (weights, reference_weights) = (policy.frozen(), models.reference.frozen());
-    let (mut logps, mut reference, mut entropy) = (vec![], vec![], vec![]);
+    let wanted = config.prompts_per_step;
+    let (mut groups, mut flat) = (Vec::new(), Vec::new());
+    let mut seen = 0;
+    for round in 0..=config.dynamic_sampling {
+        let batch = order.batch(progress.drawn, wanted);
+        let fresh = draw(
+            stage,
+            models,
+            reference,
+            prompts,
+            &batch,
+            config,
+            progress.drawn,
+            step,
+        )?;
+        progress.drawn += 1;
+        seen += fresh.len();
+        for group in fresh {
+            let aside = config.dynamic_sampling > 0 && group.is_flat();
+            if aside {
+                flat.push(group);
+            } else {
+                groups.push(group);
+            }
+        }
+        if groups.len() >= wanted || round == config.dynamic_sampling {
+            break;
+        }
+    }
+    groups.truncate(wanted);
+    // Too few prompts could be told apart: the batch keeps its size, with some that could not.
+    let missing = wanted - groups.len();
+    groups.extend(flat.into_iter().take(missing));
+
+    let size = config.completions_per_prompt;
+    let own = match config.algorithm.opponent() {
+        Some(_) => size / 2,
+        None => size,
+    };
+    let greedy = if config.algorithm.wants_greedy() {
+        let asked: Vec<&PromptSample> = groups.iter().map(|g| &prompts[g.prompt]).collect();
+        let sampling = Sampling {
+            temperature: 0.0,
+            ..config.sampling.clone()
+        };
+        let (policy, tokenizer) = (&*models.policy, models.tokenizer);
+        let likeliest = rollouts(policy, tokenizer, &asked, &sampling, stage.seed, 0)?;
+        let scored = scores(models.reward, &likeliest, stage.name, step + 1)?;
+        scored.iter().map(|s| s.value).collect()
+    } else {
+        Vec::new()
+    };
+    let flat = groups.iter().filter(|g| g.is_flat()).count();
+    let is_own = |i: &usize| i % size < own;
+    let raw: Vec<f64> = groups.iter().flat_map(|g| g.raw.clone()).collect();
+    let adjusted: Vec<f64> = groups.iter().flat_map(|g| g.scores.clone()).collect();
+    let rollouts: Vec<Rollout> = groups.into_iter().flat_map(|g| g.rollouts).collect();
+
+    let temperature = config.sampling.temperature;
+    let (weights, reference_weights) = (models.policy.frozen(), reference.frozen());
+    let (mut logps, mut frozen, mut entropy) = (vec![], vec![], vec![]);
     for part in rollouts.chunks(config.micro_batch_size) {
         let samples: Vec<&Sample> = part.iter().map(|r| &r.sample).collect();
         let lens = || part.iter().map(|r| r.completion().len());
-        let ours = policy.log_probs(&weights, &samples, sampling.temperature)?;
-        let theirs =
-            models
-                .reference
-                .log_probs(&reference_weights, &samples, sampling.temperature)?;
+        let ours = models.policy.log_probs(&weights, &samples, temperature)?;
+        let theirs = reference.log_probs(&reference_weights, &samples, temperature)?;
         logps.extend(split(&ours.values, lens()));
-        entropy.extend(host(&ours.entropy));
-        reference.extend(split(&theirs.values, lens()));
+        entropy.extend(split(&ours.entropy, lens()));
+        frozen.extend(split(&theirs.values, lens()));
     }
+    let penalties = config.penalties(&logps, &frozen, progress.kl_coef)?;
     let view = Scored {
         scores: &adjusted,
-        group_size: config.completions_per_prompt,
+        group_size: size,
         logps: &logps,
-        reference: &reference,
+        reference: &frozen,
+        penalties: &penalties,
+        greedy: &greedy,
     };
-    let advantages = config.algorithm.advantages(&view)?;
-    row.set("objective/scores", mean(scored.iter().map(|s| s.value)));
-    let groups = adjusted.chunks(config.completions_per_prompt);
-    let flat = groups
-        .filter(|g| g.iter().all(|score| *score == g[0]))
-        .count();
-    row.set(
-        "objective/flat_groups",
-        flat as f64 / config.prompts_per_step as f64,
-    );
-    row.set("objective/kl", mean(view.sequence_kl()));
-    row.set("objective/entropy", mean(entropy));
-    let lengths = rollouts.iter().map(|r| r.completion().len() as f64);
-    row.set("completions/mean_length", mean(lengths));
-    let clipped = rollouts.iter().filter(|r| unended(r)).count();
-    row.set(
-        "completions/clipped_ratio",
-        clipped as f64 / rollouts.len() as f64,
-    );
+    let advantages = config.algorithm.advantages(&view, &mut progress.memory)?;
+
+    // What is logged is about the policy's own completions.
+    let numbers: Vec<usize> = (0..rollouts.len()).filter(is_own).collect();
+    let over = |value: &dyn Fn(usize) -> f64| mean(numbers.iter().map(|i| value(*i)));
+    let kl = view.sequence_kl();
+    row.set("objective/scores", over(&|i| raw[i]));
+    row.set("objective/flat_groups", flat as f64 / wanted as f64);
+    if config.dynamic_sampling > 0 {
+        row.set("objective/prompts_drawn", seen as f64);
+    }
+    row.set("objective/kl", over(&|i| kl[i]));
+    let entropies = numbers.iter().flat_map(|i| entropy[*i].clone());
+    row.set("objective/entropy", mean(entropies));
+    let length = |i: usize| rollouts[i].completion().len() as f64;
+    row.set("completions/mean_length", over(&length));
+    let unended = |i: usize| f64::from(u8::from(rollouts[i].finish == Finish::Length));
+    row.set("completions/clipped_ratio", over(&unended));
     Ok(Experience {
         rollouts,
         logps,
-        reference,
+        reference: frozen,
         advantages,
     })
 }
@@ -386,31 +577,36 @@ fn gather<A: OnlineAlgorithm>(
 fn optimise<A: OnlineAlgorithm>(
     stage: &Stage<'_>,
     models: &mut OnlineModels<'_>,
+    reference: &mut Decoder,
     experience: &Experience,
     config: &OnlineConfig<A>,
-    step: u64,
-    rate: f64,
+    (step, rate, kl_coef): (u64, f64, f64),
     adam: &mut AdamW,
     row: &mut Row,
 ) -> Result<(), TrainError> {
     let count = experience.rollouts.len();
     let device = models.policy.device().clone();
     let (mut updates, mut sums) = (0.0, Row::default());
-    for epoch in 0..config.epochs {
-        let mut shuffled: Vec<usize> = (0..count).collect();
-        CounterRng::new(stage.seed, &[0x6d69_6e69, step, epoch]).shuffle(&mut shuffled);
-        for (number, minibatch) in shuffled.chunks_mut(config.minibatch_size).enumerate() {
+    // Units that are shuffled: completions, or all completions of a prompt.
+    let unit = match config.algorithm.keeps_groups() {
+        true => config.completions_per_prompt,
+        false => 1,
+    };
+    'epochs: for epoch in 0..config.epochs {
+        let mut units: Vec<usize> = (0..count / unit).collect();
+        CounterRng::new(stage.seed, &[0x6d69_6e69, step, epoch]).shuffle(&mut units);
+        let shuffled: Vec<usize> = units
+            .into_iter()
+            .flat_map(|u| u * unit..(u + 1) * unit)
+            .collect();
+        for (number, minibatch) in shuffled.chunks(config.minibatch_size).enumerate() {
             // Neighbours share a prompt, which then goes through the model once.
+            let mut minibatch = minibatch.to_vec();
             minibatch.sort_unstable();
-            let tokens: usize = minibatch.iter().map(|i| experience.logps[*i].len()).sum();
-            let whole = Minibatch {
-                tokens: tokens as f64,
-                completions: minibatch.len() as f64,
-                max_new_tokens: config.sampling.max_new_tokens as f64,
-            };
+            let whole = config.minibatch(&minibatch, &experience.advantages);
             let first = epoch == 0 && number == 0;
             let (mut grads, mut parts) = (None, Row::default());
-            let mut first_ratio_error: f64 = 0.0;
+            let (mut first_ratio_error, mut approx_kl): (f64, f64) = (0.0, 0.0);
             for (part_number, part) in minibatch.chunks(config.micro_batch_size).enumerate() {
                 let samples: Vec<&Sample> = part
                     .iter()
@@ -434,24 +630,27 @@ fn optimise<A: OnlineAlgorithm>(
                     .policy
                     .log_probs(&weights, &samples, config.sampling.temperature)?
                     .padded();
-                let old_logps = pick(&experience.logps);
-                let off = host(&(logps.clone().detach() - old_logps.clone()).exp());
-                if first {
-                    let off = off.into_iter().map(|ratio| (ratio - 1.0).abs());
-                    first_ratio_error = off.fold(first_ratio_error, f64::max);
-                }
-                let PartLoss { loss, row } = config.algorithm.loss(&Part {
-                    logps,
-                    old_logps,
+                let part = Part {
+                    old_logps: pick(&experience.logps),
                     reference: pick(&experience.reference),
                     advantages: pick(&experience.advantages),
+                    lens: part.iter().map(|i| experience.logps[*i].len()).collect(),
+                    logps,
                     mask,
                     whole,
-                })?;
+                };
+                for off in host(&(part.logps.clone().detach() - part.old_logps.clone())) {
+                    approx_kl += off * off / 2.0 / whole.tokens;
+                    if first {
+                        first_ratio_error = first_ratio_error.max((off.exp() - 1.0).abs());
+                    }
+                }
+                let PartLoss { loss, row } = config.loss(&part, kl_coef)?;
                 parts.merge(&row);
                 parts.add("loss", host(&loss)[0]);
                 accumulate(&mut grads, weights.gradients(&mut loss.backward()));
             }
+            parts.set("policy/approx_kl", approx_kl);
             if first {
                 row.set("policy/ratio_first", 1.0 + first_ratio_error);
                 if first_ratio_error > RATIO_TOLERANCE {
@@ -464,12 +663,17 @@ fn optimise<A: OnlineAlgorithm>(
                         ),
                     });
                 }
+            } else if config.target_kl > 0.0 && approx_kl > config.target_kl {
+                row.set("policy/stopped_epoch", epoch as f64);
+                break 'epochs;
             }
             parts.check(stage.name, step + 1)?;
             let grads = grads.unwrap_or_default();
             let norm = adam.update(&mut models.policy.params, grads, &config.optim, rate);
             parts.set("grad_norm", norm);
             parts.check(stage.name, step + 1)?;
+            let update = adam.step;
+            config.reference.follow(reference, models.policy, update)?;
             sums.merge(&parts);
             updates += 1.0;
         }
@@ -480,11 +684,66 @@ fn optimise<A: OnlineAlgorithm>(
     Ok(())
 }
 
-/// Metrics of a clipped surrogate, one value a token, as shares of the minibatch's tokens.
-pub(crate) fn log_surrogate(part: &Part, loss: &togi_rl_algos::ppo::PolicyLoss) -> Row {
+impl<A: OnlineAlgorithm> OnlineConfig<A> {
+    /// What the KL to the reference takes from the reward of each token: zeros where it is not in the
+    /// reward.
+    ///
+    /// # Errors
+    /// Values that are not finite.
+    pub fn penalties(
+        &self,
+        logps: &[Vec<f64>],
+        reference: &[Vec<f64>],
+        kl_coef: f64,
+    ) -> Result<Vec<Vec<f64>>, TrainError> {
+        if self.kl_place != KlPlace::Reward || kl_coef == 0.0 {
+            return Ok(logps.iter().map(|tokens| vec![0.0; tokens.len()]).collect());
+        }
+        let device = Device::flex();
+        let (ours, theirs) = (join(logps, &device), join(reference, &device));
+        let kl = kl_per_token(&ours, &theirs, self.kl_estimator)? * kl_coef;
+        Ok(rows_of(&kl, logps))
+    }
+
+    /// What the parts of a minibatch, completions of these numbers, have to know of it.
+    pub fn minibatch(&self, completions: &[usize], advantages: &[Vec<f64>]) -> Minibatch {
+        let used = |i: &&usize| advantages[**i].iter().any(|a| *a != 0.0);
+        let tokens = |i: &usize| advantages[*i].len() as f64;
+        Minibatch {
+            tokens: completions.iter().map(tokens).sum(),
+            completions: completions.len() as f64,
+            used: completions.iter().filter(used).count() as f64,
+            used_tokens: completions.iter().filter(used).map(tokens).sum(),
+            group_size: self.completions_per_prompt,
+            max_new_tokens: self.sampling.max_new_tokens as f64,
+        }
+    }
+
+    /// The algorithm's loss of a part of a minibatch, and the KL to the reference where that is in the
+    /// loss.
+    ///
+    /// # Errors
+    /// Values that are not finite.
+    pub fn loss(&self, part: &Part, kl_coef: f64) -> Result<PartLoss, TrainError> {
+        let PartLoss { mut loss, mut row } = self.algorithm.loss(part)?;
+        if self.kl_place != KlPlace::Reward && kl_coef > 0.0 {
+            let mut kl = kl_per_token(&part.logps, &part.reference, self.kl_estimator)?;
+            if self.kl_place == KlPlace::LossTimesRatio {
+                kl = times_ratio(kl, &part.logps, &part.old_logps)?;
+            }
+            let normalisation = self.algorithm.normalisation(part);
+            let term = normalisation.tokens(kl * kl_coef, &part.mask)?;
+            row.add("loss/kl", host(&term)[0]);
+            loss = loss + term;
+        }
+        Ok(PartLoss { loss, row })
+    }
+}
+
+/// The share of the minibatch's tokens that a clipped surrogate holds back.
+pub(crate) fn log_clipped(part: &Part, loss: &togi_rl_algos::ppo::PolicyLoss) -> Row {
     let mut row = Row::default();
-    let share = |x: &Tensor<2>| host(x).iter().sum::<f64>() / part.whole.tokens;
-    row.add("policy/approx_kl", share(&loss.approx_kl));
-    row.add("policy/clip_fraction", share(&loss.clipped));
+    let clipped: f64 = host(&loss.clipped).iter().sum();
+    row.add("policy/clip_fraction", clipped / part.whole.tokens);
     row
 }

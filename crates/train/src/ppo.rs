@@ -30,7 +30,7 @@ use crate::{
     metrics::{Event, Row},
     offline::{Stage, accumulate, host},
     optimizer::AdamW,
-    rollout::{HeldOut, Rollout, join, mean, rollouts, scores, split, write_samples},
+    rollout::{HeldOut, Rollout, join, mean, rollouts, rows_of, scores, split, write_samples},
 };
 
 pub use crate::ppo_config::{PpoConfig, ValueInit};
@@ -330,15 +330,8 @@ fn gather(
     );
     row.set("sampling/logp_difference_max", mismatch);
 
-    let rows = |x: &Tensor<2>| -> Vec<Vec<f64>> {
-        let time = x.dims()[1];
-        let all = host(x);
-        lens.iter()
-            .enumerate()
-            .map(|(i, len)| all[i * time..i * time + len].to_vec())
-            .collect()
-    };
-    let (advantages, returns) = (rows(&advantages), rows(&estimated.returns));
+    let advantages = rows_of(&advantages, &logps);
+    let returns = rows_of(&estimated.returns, &logps);
     Ok(Experience {
         rollouts,
         logps,

@@ -3,7 +3,11 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Map, Value};
 use togi_data::{PromptSample, Sample, Tokenizer};
-use togi_policy::{Decoder, Finish, Generation, Sampling, generate, log_probs::pad};
+use togi_policy::{
+    Decoder, Finish, Generation, Sampling,
+    generate::{Voice, generate_with},
+    log_probs::pad,
+};
 use togi_reward::{Reward, Scorable, Score};
 
 use crate::{
@@ -49,11 +53,31 @@ pub fn rollouts(
     seed: u64,
     first: u64,
 ) -> Result<Vec<Rollout>, TrainError> {
-    let ids: Vec<&[u32]> = prompts.iter().map(|p| &p.ids[..]).collect();
+    let voice = Voice {
+        decoder,
+        weights: &decoder.frozen(),
+        share: 1.0,
+    };
     let streams: Vec<u64> = (first..first + prompts.len() as u64).collect();
+    rollouts_of(&[voice], tokenizer, prompts, sampling, seed, &streams)
+}
+
+/// As [`rollouts`], from a mixture of models, with a number of its own for each completion.
+///
+/// # Errors
+/// As [`generate_with`].
+pub fn rollouts_of(
+    voices: &[Voice<'_>],
+    tokenizer: &Tokenizer,
+    prompts: &[&PromptSample],
+    sampling: &Sampling,
+    seed: u64,
+    streams: &[u64],
+) -> Result<Vec<Rollout>, TrainError> {
+    let ids: Vec<&[u32]> = prompts.iter().map(|p| &p.ids[..]).collect();
     let eos = tokenizer.eos_ids();
-    let weights = decoder.frozen();
-    let drawn = generate(decoder, &weights, &ids, eos, sampling, seed, &streams)?;
+    let nothing = &mut |_, _| {};
+    let drawn = generate_with(voices, &ids, eos, sampling, seed, streams, nothing)?;
     let join = |(prompt, generation): (&&PromptSample, Generation)| Rollout {
         prompt: prompt.text.clone(),
         prompt_len: prompt.ids.len(),
@@ -199,6 +223,14 @@ pub(crate) fn join(rows: &[Vec<f64>], device: &Device) -> Tensor<2> {
         Tensor::from_data(TensorData::new(data, [count]), device),
         &lens,
     )
+}
+
+/// The rows of a padded tensor, each as long as its row of `like`: the inverse of [`join`].
+pub(crate) fn rows_of(x: &Tensor<2>, like: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let time = x.dims()[1];
+    let all = host(x);
+    let row = |(i, like): (usize, &Vec<f64>)| all[i * time..i * time + like.len()].to_vec();
+    like.iter().enumerate().map(row).collect()
 }
 
 /// The mean; 0 of nothing.

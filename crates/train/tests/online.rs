@@ -1,5 +1,6 @@
-//! Twenty steps of the online algorithms on given completions and rewards against TRL 1.16
-//! (tools/golden/online_trajectories.py), however a minibatch is cut.
+//! Twenty steps of the online algorithms on given completions and rewards, however a minibatch is
+//! cut: against TRL 1.16 (tools/golden/online_trajectories.py), and where TRL has none, against the
+//! papers' equations in plain PyTorch (tools/golden/online_papers.py).
 
 use std::path::Path;
 
@@ -11,20 +12,30 @@ use togi_rl_algos::group::GroupScale;
 use togi_train::{
     cispo::Cispo,
     config::OptimSection,
-    grpo::{Aggregation, Grpo, LossKl},
+    grpo::{Aggregation, Grpo},
     gspo::Gspo,
-    online::{Minibatch, OnlineAlgorithm, Part, Scored},
+    nash_md::NashMd,
+    online::{KlPlace, OnlineAlgorithm, OnlineConfig, Part, Scored},
+    online_dpo::OnlineDpo,
     optimizer::AdamW,
+    raft::Raft,
+    reinforce::Reinforce,
+    reinforce_plus_plus::ReinforcePlusPlus,
+    remax::Remax,
     rloo::Rloo,
     schedule::Schedule,
+    xpo::Xpo,
 };
 
-/// Updates with each generation's completions.
-const PASSES: usize = 2;
-
-fn golden() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/online.json");
+fn golden(file: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(file);
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn online() -> Value {
+    golden("online.json")
 }
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -58,20 +69,39 @@ fn padded(rows: &[&Vec<f64>]) -> Tensor<2> {
     )
 }
 
-fn follows(name: &str, golden: &Value, algorithm: &impl OnlineAlgorithm) {
-    for micro_batch in [8, 3, 1] {
+/// What a test follows: steps of a golden file, on the completions of `online.json`.
+struct Given<'a> {
+    name: &'a str,
+    steps: &'a Value,
+    /// Updates with each generation's completions.
+    passes: usize,
+    /// Sizes of the parts that a minibatch is cut into: the result does not depend on it.
+    cuts: &'a [usize],
+    /// Scores of the likeliest completions, a generation.
+    greedy: Option<&'a Value>,
+}
+
+fn follows<A: OnlineAlgorithm>(given: &Given<'_>, config: &OnlineConfig<A>) {
+    let (name, all) = (given.name, online());
+    for micro_batch in given.cuts {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/tests/fixtures/llama");
         let mut decoder = hf::load(&folder, &Device::flex()).unwrap().decoder;
         let reference = decoder.clone();
         let optim = OptimSection {
-            learning_rate: golden["learning_rate"].as_f64().unwrap(),
+            learning_rate: all["learning_rate"].as_f64().unwrap(),
             schedule: Schedule::Constant,
             ..OptimSection::default()
         };
+        let mut config = config.clone();
+        config.completions_per_prompt = all["group"].as_u64().unwrap() as usize;
+        config.sampling.max_new_tokens = all["longest"].as_u64().unwrap() as usize;
         let mut adam = AdamW::new(&decoder.params);
-        let group = golden["group"].as_u64().unwrap() as usize;
-        let mut theirs = golden[name].as_array().unwrap().iter().enumerate();
-        for generation in golden["generations"].as_array().unwrap() {
+        let mut memory = A::Memory::default();
+        let mut theirs = given.steps.as_array().unwrap().iter().enumerate();
+        let generations = all["generations"].as_array().unwrap();
+        // As many rounds as make twenty steps.
+        let rounds = (0..2 / given.passes).flat_map(|_| generations.iter().enumerate());
+        for (number, generation) in rounds {
             let prompts: Vec<Vec<u32>> = generation["prompts"]
                 .as_array()
                 .unwrap()
@@ -81,28 +111,31 @@ fn follows(name: &str, golden: &Value, algorithm: &impl OnlineAlgorithm) {
             let completions = generation["completions"].as_array().unwrap().iter();
             let samples: Vec<Sample> = completions
                 .enumerate()
-                .map(|(i, c)| Sample::from_parts(&prompts[i / group], &ids(c), &[2]))
+                .map(|(i, c)| {
+                    let prompt = &prompts[i / config.completions_per_prompt];
+                    Sample::from_parts(prompt, &ids(c), &[2])
+                })
                 .collect();
-            let rewards = generation["rewards"].as_array().unwrap().iter();
-            let scores: Vec<f64> = rewards.map(|r| r.as_f64().unwrap()).collect();
+            let numbers = |value: &Value| -> Vec<f64> {
+                let numbers = value.as_array().unwrap().iter();
+                numbers.map(|r| r.as_f64().unwrap()).collect()
+            };
             let (old, frozen) = (logps(&decoder, &samples), logps(&reference, &samples));
             let scored = Scored {
-                scores: &scores,
-                group_size: group,
+                scores: &numbers(&generation["rewards"]),
+                group_size: config.completions_per_prompt,
                 logps: &old,
                 reference: &frozen,
+                penalties: &config.penalties(&old, &frozen, config.kl_coef).unwrap(),
+                greedy: &given.greedy.map_or(vec![], |all| numbers(&all[number])),
             };
-            let advantages = algorithm.advantages(&scored).unwrap();
-            let whole = Minibatch {
-                tokens: old.iter().map(Vec::len).sum::<usize>() as f64,
-                completions: samples.len() as f64,
-                max_new_tokens: golden["longest"].as_f64().unwrap(),
-            };
-            for _ in 0..PASSES {
+            let advantages = config.algorithm.advantages(&scored, &mut memory).unwrap();
+            let everything: Vec<usize> = (0..samples.len()).collect();
+            let whole = config.minibatch(&everything, &advantages);
+            for _ in 0..given.passes {
                 let mut loss = 0.0;
                 let mut total: Option<Vec<(String, Tensor<1>)>> = None;
-                let all: Vec<usize> = (0..samples.len()).collect();
-                for part in all.chunks(micro_batch) {
+                for part in everything.chunks(*micro_batch) {
                     let weights = decoder.tracked();
                     let views: Vec<&Sample> = part.iter().map(|i| &samples[*i]).collect();
                     let scored = decoder.log_probs(&weights, &views, 1.0).unwrap();
@@ -110,16 +143,16 @@ fn follows(name: &str, golden: &Value, algorithm: &impl OnlineAlgorithm) {
                     let pick = |rows: &[Vec<f64>]| {
                         padded(&part.iter().map(|i| &rows[*i]).collect::<Vec<_>>())
                     };
-                    let out = algorithm
-                        .loss(&Part {
-                            logps: now,
-                            old_logps: pick(&old),
-                            reference: pick(&frozen),
-                            advantages: pick(&advantages),
-                            mask,
-                            whole,
-                        })
-                        .unwrap();
+                    let part = Part {
+                        logps: now,
+                        old_logps: pick(&old),
+                        reference: pick(&frozen),
+                        advantages: pick(&advantages),
+                        mask,
+                        lens: scored.lens.to_vec(),
+                        whole,
+                    };
+                    let out = config.loss(&part, config.kl_coef).unwrap();
                     loss += host(&out.loss)[0];
                     let grads = weights.gradients(&mut out.loss.backward());
                     total = Some(match total {
@@ -136,16 +169,16 @@ fn follows(name: &str, golden: &Value, algorithm: &impl OnlineAlgorithm) {
                 let (step, theirs) = theirs.next().unwrap();
                 let number = |key: &str| theirs[key].as_f64().unwrap();
                 let place = format!("{name}, step {step}, micro-batch {micro_batch}");
-                let off = (loss - number("loss")).abs();
+                let their_loss = number("loss");
+                let off = (loss - their_loss).abs();
                 assert!(
-                    off <= 1e-4,
-                    "{place}: loss {loss}, TRL has {}",
-                    number("loss")
+                    off <= 1e-4 * (1.0 + their_loss.abs()),
+                    "{place}: loss {loss}, theirs is {their_loss}"
                 );
                 let their_norm = number("grad_norm");
                 assert!(
                     (norm - their_norm).abs() <= 1e-3 * their_norm + 1e-5,
-                    "{place}: gradient norm {norm}, TRL has {their_norm}"
+                    "{place}: gradient norm {norm}, theirs is {their_norm}"
                 );
             }
         }
@@ -153,46 +186,100 @@ fn follows(name: &str, golden: &Value, algorithm: &impl OnlineAlgorithm) {
     }
 }
 
+/// TRL's steps of this name.
+fn follows_trl<A: OnlineAlgorithm>(name: &str, cuts: &[usize], config: &OnlineConfig<A>) {
+    let steps = &online()[name];
+    let given = Given {
+        name,
+        steps,
+        passes: 2,
+        cuts,
+        greedy: None,
+    };
+    follows(&given, config);
+}
+
+/// Steps of the plain PyTorch of this name.
+fn follows_paper<A: OnlineAlgorithm>(name: &str, cuts: &[usize], config: &OnlineConfig<A>) {
+    let all = golden("online_papers.json");
+    let one_pass = ["reinforce", "remax", "nash_md"].contains(&name);
+    let given = Given {
+        name,
+        steps: &all[name],
+        passes: if one_pass { 1 } else { 2 },
+        cuts,
+        greedy: (name == "remax").then_some(&all["greedy"]),
+    };
+    follows(&given, config);
+}
+
+const ANY: [usize; 3] = [8, 3, 1];
+/// Parts that keep the completions of a prompt together.
+const GROUPS: [usize; 2] = [8, 4];
+
 #[test]
 fn grpo_follows_trl_in_every_aggregation() {
-    let golden = golden();
+    let with = |algorithm, kl_coef| OnlineConfig {
+        algorithm,
+        kl_coef,
+        ..OnlineConfig::<Grpo>::default()
+    };
     let grpo = Grpo {
         aggregation: Aggregation::Grpo,
         ..Grpo::default()
     };
-    follows("grpo", &golden, &grpo);
+    follows_trl("grpo", &ANY, &with(grpo, 0.04));
     let dapo = Grpo {
         clip_high: 0.28,
-        kl: LossKl::K3,
         ..Grpo::default()
     };
-    follows("dapo", &golden, &dapo);
+    let plain = |config| OnlineConfig {
+        kl_place: KlPlace::Loss,
+        ..config
+    };
+    follows_trl("dapo", &ANY, &plain(with(dapo, 0.04)));
+    let bnpo = Grpo {
+        aggregation: Aggregation::Bnpo,
+        ..Grpo::default()
+    };
+    // The one that depends on the cut.
+    follows_trl("bnpo", &[8], &plain(with(bnpo, 0.04)));
     let dr_grpo = Grpo {
         aggregation: Aggregation::DrGrpo,
         scale: GroupScale::None,
-        kl_coef: 0.0,
         ..Grpo::default()
     };
-    follows("dr_grpo", &golden, &dr_grpo);
+    follows_trl("dr_grpo", &ANY, &with(dr_grpo, 0.0));
     let batch = Grpo {
         scale: GroupScale::Batch,
-        kl_coef: 0.0,
         ..Grpo::default()
     };
-    follows("batch", &golden, &batch);
+    follows_trl("batch", &ANY, &with(batch, 0.0));
 }
 
 #[test]
-fn gspo_follows_trl() {
-    follows("gspo", &golden(), &Gspo::default());
+fn gspo_cispo_and_rloo_follow_trl() {
+    follows_trl("gspo", &ANY, &OnlineConfig::<Gspo>::default());
+    follows_trl("cispo", &ANY, &OnlineConfig::<Cispo>::default());
+    follows_trl("rloo", &ANY, &OnlineConfig::<Rloo>::default());
 }
 
 #[test]
-fn cispo_follows_trl() {
-    follows("cispo", &golden(), &Cispo::default());
+fn reinforce_and_its_kin_follow_the_papers() {
+    follows_paper("reinforce", &ANY, &OnlineConfig::<Reinforce>::default());
+    follows_paper("remax", &ANY, &OnlineConfig::<Remax>::default());
+    let mut config = OnlineConfig::<ReinforcePlusPlus>::default();
+    follows_paper("reinforce_plus_plus", &ANY, &config);
+    config.algorithm.group_baseline = true;
+    follows_paper("reinforce_plus_plus_baseline", &ANY, &config);
+    follows_paper("raft", &GROUPS, &OnlineConfig::<Raft>::default());
 }
 
 #[test]
-fn rloo_follows_trl() {
-    follows("rloo", &golden(), &Rloo::default());
+fn online_preferences_follow_the_papers() {
+    follows_paper("online_dpo", &GROUPS, &OnlineConfig::<OnlineDpo>::default());
+    let mut xpo = OnlineConfig::<Xpo>::default();
+    xpo.algorithm.alpha = 0.01;
+    follows_paper("xpo", &GROUPS, &xpo);
+    follows_paper("nash_md", &GROUPS, &OnlineConfig::<NashMd>::default());
 }
