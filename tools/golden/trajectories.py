@@ -34,7 +34,7 @@ class Record(TrainerCallback):
             self.steps.append({k: float(logs[k]) for k in ("loss", "grad_norm", "rewards/margins", "margin") if k in logs})
 
 
-def run(Trainer, model, args, data):
+def run(Trainer, model, args, data, **more):
     class InOrder(Trainer):
         def _get_train_sampler(self, *_, **__):
             return torch.utils.data.SequentialSampler(self.train_dataset)
@@ -49,7 +49,7 @@ def run(Trainer, model, args, data):
             return loss
 
     exact, record = [], Record()
-    trainer = InOrder(model=model, args=args, train_dataset=Dataset.from_list(data), processing_class=tokenizer)
+    trainer = InOrder(model=model, args=args, train_dataset=Dataset.from_list(data), processing_class=tokenizer, **more)
     trainer.add_callback(record)
     trainer.train()
     return [dict(step, loss=loss) for step, loss in zip(record.steps, exact, strict=True)]
@@ -65,6 +65,11 @@ for loss in ("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_p
 for divergence in ("forward_kl", "js_divergence", "alpha_divergence"):
     config = DPOConfig(**shared, beta=0.1, f_divergence_type=divergence, f_alpha_divergence_coef=0.5)
     result[f"dpo_{divergence}"] = run(DPOTrainer, causal(), config, rows)
+for name, more in dict(weighting=dict(use_weighting=True), ld=dict(ld_alpha=0.5),
+                       sum=dict(loss_type=["sigmoid", "bco_pair"], loss_weights=[0.8, 0.2])).items():
+    result[f"dpo_{name}"] = run(DPOTrainer, causal(), DPOConfig(**shared, beta=0.1, **more), rows)
+config = DPOConfig(**shared, beta=0.1, sync_ref_model=True, ref_model_mixup_alpha=0.6, ref_model_sync_steps=3)
+result["dpo_synced"] = run(DPOTrainer, causal(), config, rows, ref_model=causal())
 labelled = [dict(prompt=r["prompt"], completion=r["chosen" if i % 3 else "rejected"], label=i % 3 > 0) for i, r in enumerate(rows)]
 config = KTOConfig(**shared, beta=0.1, undesirable_weight=1.5, train_sampling_strategy="sequential")
 result["kto"] = run(KTOTrainer, causal(), config, labelled)

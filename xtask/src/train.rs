@@ -16,7 +16,6 @@ use togi_policy::{
     Decoder, Policy, adapter, config::Head, config::ModelConfig, hf, source::Source,
 };
 use togi_reward::{LabGold, Reward, RewardModel};
-use togi_rl_algos::kto::KtoWeights;
 use togi_train::{
     Event, Observer, Row, RunFolder,
     cispo::Cispo,
@@ -325,13 +324,13 @@ fn run_sft(arguments: &TrainArguments) -> Result<()> {
         config.seed,
         tokenize::sft,
     )?;
-    let objective = Sft {
+    let mut objective = Sft {
         train: &data.train,
         valid: &data.valid,
     };
     let last = session.learn(
         &mut policy,
-        &objective,
+        &mut objective,
         &config.optim,
         &config.train,
         config.seed,
@@ -358,7 +357,7 @@ fn run_reward(arguments: &TrainArguments) -> Result<()> {
         config.seed,
         tokenize::pair,
     )?;
-    let objective = BradleyTerry {
+    let mut objective = BradleyTerry {
         train: &data.train,
         valid: &data.valid,
         centering: config.centering,
@@ -366,7 +365,7 @@ fn run_reward(arguments: &TrainArguments) -> Result<()> {
     };
     let last = session.learn(
         &mut policy,
-        &objective,
+        &mut objective,
         &config.optim,
         &config.train,
         config.seed,
@@ -389,13 +388,17 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
         config.seed,
         tokenize::pair,
     )?;
-    let objective = Preference::new(&data.train, &data.valid, config.loss, &policy.decoder);
+    let (train, valid) = (&data.train, &data.valid);
+    let (mut objective, note) = Preference::new(train, valid, &config, &policy.decoder)?;
+    if let Some(note) = note {
+        session.bars.on(Event::Message(&note));
+    }
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
     let last = session.learn(
         &mut policy,
-        &objective,
+        &mut objective,
         &config.optim,
         &config.train,
         config.seed,
@@ -419,23 +422,13 @@ fn run_kto(arguments: &TrainArguments) -> Result<()> {
         tokenize::labelled,
     )?;
     let (train, valid) = (data.train.concat(), data.valid.concat());
-    let reference = policy.decoder.clone();
+    let mut objective = Kto::new(&train, &valid, &config, &policy.decoder);
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
-    let objective = Kto {
-        train: &train,
-        valid: &valid,
-        reference: &reference,
-        beta: config.beta,
-        weights: KtoWeights {
-            desirable: config.desirable_weight,
-            undesirable: config.undesirable_weight,
-        },
-    };
     let last = session.learn(
         &mut policy,
-        &objective,
+        &mut objective,
         &config.optim,
         &config.train,
         config.seed,
@@ -595,7 +588,7 @@ impl Session {
     fn learn(
         &mut self,
         policy: &mut Policy,
-        objective: &impl Objective,
+        objective: &mut impl Objective,
         optim: &togi_train::config::OptimSection,
         train: &togi_train::config::LoopSection,
         seed: u64,

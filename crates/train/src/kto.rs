@@ -18,6 +18,7 @@ use crate::{
     error::TrainError,
     metrics::Row,
     offline::{Objective, host},
+    reference_logps::{ReferenceLogps, Unit},
     sft::EVAL_PART,
 };
 
@@ -88,19 +89,33 @@ impl RecipeConfig for KtoConfig {
 /// The objective over labelled samples.
 #[derive(Debug)]
 pub struct Kto<'a> {
-    /// To train on.
-    pub train: &'a [LabelledSample],
-    /// Held out.
-    pub valid: &'a [LabelledSample],
-    /// Stays as it is.
-    pub reference: &'a Decoder,
-    /// See [`KtoConfig::beta`].
-    pub beta: f64,
-    /// Of both kinds of answers.
-    pub weights: KtoWeights,
+    train: &'a [LabelledSample],
+    valid: &'a [LabelledSample],
+    reference: ReferenceLogps,
+    beta: f64,
+    weights: KtoWeights,
 }
 
-impl Kto<'_> {
+impl<'a> Kto<'a> {
+    /// The objective with the model that training starts from as the reference.
+    pub fn new(
+        train: &'a [LabelledSample],
+        valid: &'a [LabelledSample],
+        settings: &KtoConfig,
+        reference: &Decoder,
+    ) -> Self {
+        Self {
+            train,
+            valid,
+            reference: ReferenceLogps::new(reference.clone(), 1.0),
+            beta: settings.beta,
+            weights: KtoWeights {
+                desirable: settings.desirable_weight,
+                undesirable: settings.undesirable_weight,
+            },
+        }
+    }
+
     /// `max(0, mean log π/ref)` of each completion after the next sample's prompt.
     fn mismatch(&self, decoder: &Decoder, samples: &[&LabelledSample]) -> Result<f64, TrainError> {
         let count = samples.len();
@@ -111,12 +126,13 @@ impl Kto<'_> {
                 Sample::from_parts(prompt, completion, &[])
             })
             .collect();
-        let (weights, reference) = (decoder.frozen(), self.reference.frozen());
+        let (weights, reference) = (decoder.frozen(), self.reference.decoder().frozen());
         let mut ratios = Vec::with_capacity(count);
         for part in others.chunks(EVAL_PART) {
             let views: Vec<&Sample> = part.iter().collect();
             let ours = decoder.log_probs(&weights, &views, 1.0)?.sums();
-            let theirs = self.reference.log_probs(&reference, &views, 1.0)?.sums();
+            let model = self.reference.decoder();
+            let theirs = model.log_probs(&reference, &views, 1.0)?.sums();
             ratios.extend(host(&(ours - theirs)));
         }
         Ok(reference_point(&ratios)?)
@@ -132,9 +148,8 @@ impl Kto<'_> {
     ) -> Result<[Tensor<1>; 2], TrainError> {
         let views: Vec<&Sample> = samples.iter().map(|s| &s.sample).collect();
         let policy = decoder.log_probs(weights, &views, 1.0)?.sums();
-        let frozen = self.reference.frozen();
-        let reference = self.reference.log_probs(&frozen, &views, 1.0)?.sums();
-        let reference: Vec<f32> = host(&reference).iter().map(|x| *x as f32).collect();
+        let units: Vec<Unit<'_>> = views.iter().map(|sample| vec![*sample]).collect();
+        let reference: Vec<f32> = self.reference.of(&units)?.concat();
         let data = TensorData::new(reference, [samples.len()]);
         let reference = Tensor::from_data(data, decoder.device());
         let labels: Vec<bool> = samples.iter().map(|s| s.desirable).collect();

@@ -23,6 +23,7 @@ pub mod preference;
 mod preference_loss;
 pub mod raft;
 pub mod reference;
+mod reference_logps;
 pub mod reinforce;
 pub mod reinforce_plus_plus;
 pub mod remax;

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use serde_json::json;
+use serde_json::{Value, json};
 use togi_data::batch::Order;
 use togi_policy::{Decoder, DropoutKey, Weights};
 
@@ -54,6 +54,30 @@ pub trait Objective {
         whole: &Self::Whole,
     ) -> Result<(Tensor<1>, Row), TrainError>;
 
+    /// Called after update number `update` (from 1): moves what follows the policy.
+    ///
+    /// # Errors
+    /// When the objective cannot follow.
+    fn updated(&mut self, _: &Decoder, _update: u64) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// What a checkpoint has to keep of the objective: tensors are added, the value is returned.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    fn save(&mut self, _: &mut Checkpoint) -> Result<Value, TrainError> {
+        Ok(Value::Null)
+    }
+
+    /// Puts back what [`Objective::save`] kept.
+    ///
+    /// # Errors
+    /// When something is missing.
+    fn restore(&mut self, _: &mut Checkpoint, _: &Value) -> Result<(), TrainError> {
+        Ok(())
+    }
+
     /// Metrics on held-out samples, at most `limit`; `loss` among them. `None` without any.
     ///
     /// # Errors
@@ -69,7 +93,7 @@ pub trait Objective {
 pub fn train(
     stage: &mut Stage<'_>,
     decoder: &mut Decoder,
-    objective: &impl Objective,
+    objective: &mut impl Objective,
     optim: &OptimSection,
     config: &LoopSection,
 ) -> Result<Option<Row>, TrainError> {
@@ -84,6 +108,8 @@ pub fn train(
         best = checkpoint.state["best"].as_f64().unwrap_or(f64::INFINITY);
         worse = checkpoint.state["worse"].as_u64().unwrap_or(0);
         stopped = checkpoint.state["stopped"].as_bool().unwrap_or(false);
+        let kept = checkpoint.state["objective"].clone();
+        objective.restore(&mut checkpoint, &kept)?;
     }
     stage.observer.on(Event::Stage {
         name,
@@ -118,6 +144,7 @@ pub fn train(
         row.set("learning_rate", lr);
         row.check(name, step + 1)?;
         step += 1;
+        objective.updated(decoder, step)?;
         let tokens = batch.iter().map(|i| objective.tokens(*i)).sum();
         stage.stepped(step, &row, tokens, started)?;
 
@@ -145,7 +172,9 @@ pub fn train(
             let mut checkpoint = Checkpoint::default();
             checkpoint.add("model", decoder, &adam);
             let best = best.is_finite().then_some(best);
-            checkpoint.state = json!({"best": best, "worse": worse, "stopped": stopped});
+            let kept = objective.save(&mut checkpoint)?;
+            checkpoint.state =
+                json!({"best": best, "worse": worse, "stopped": stopped, "objective": kept});
             checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
         }
     }

@@ -152,6 +152,10 @@ impl OnlineAlgorithm for OnlineDpo {
             let reason = "sorts over a batch: not for pairs that are drawn online";
             return Err(TrainError::config("algorithm.loss", reason));
         }
+        if self.loss.shift().is_some() {
+            let reason = "is not kept from step to step here";
+            return Err(TrainError::config("algorithm.loss.shift_decay", reason));
+        }
         Ok(())
     }
 
@@ -190,7 +194,7 @@ impl OnlineAlgorithm for OnlineDpo {
         let lens = Tensor::from_data(TensorData::new(lens, [count]), &part.logps.device());
         let PairLogps { chosen, rejected } = pairs.pick(&lens);
         let tokens = PairTokens { chosen, rejected };
-        let losses = self.loss.losses(&policy, &reference, &tokens)?;
+        let losses = self.loss.losses(&policy, &reference, &tokens, 0.0)?;
         let denominator = part.whole.used / 2.0;
         let loss = Normalisation::Sequence { denominator }.sequences(losses)?;
         let mut row = Row::default();

@@ -1,28 +1,32 @@
 //! Preference optimisation without a reward model: DPO and its relatives, IPO, SLiC-HF, and losses
 //! without a reference.
 //!
-//! The reference is the model that training starts from; its log-probabilities are computed once a
-//! pair and kept.
+//! The reference is the model that training starts from, or follows the policy (TR-DPO); its
+//! log-probabilities are computed once a pair and kept.
 
 use std::cell::RefCell;
 
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use togi_data::{PairSample, Sample, lab::AnnotatorConfig};
-use togi_policy::{Decoder, LoraConfig, Weights};
-use togi_rl_algos::{Normalisation, PairLogps, dpo};
+use serde_json::{Value, json};
+use togi_data::{PairSample, lab::AnnotatorConfig};
+use togi_policy::{Decoder, LoraConfig, Weights, log_probs::pad};
+use togi_rl_algos::{Normalisation, PairLogps, bco::RewardShift, dpo, wpo::wpo_weights};
 
 use crate::{
-    config::{DataSection, LoopSection, OptimSection, RecipeConfig},
+    checkpoint::Checkpoint,
+    config::{DataSection, LoopSection, OptimSection, RecipeConfig, within},
     error::TrainError,
     metrics::Row,
     offline::{Objective, host},
     preference_loss::PairTokens,
+    reference::{self, ReferenceUpdate},
+    reference_logps::{ReferenceLogps, Unit, summed},
     reward::log_pairs,
     sft::EVAL_PART,
 };
 
-pub use crate::preference_loss::PreferenceLoss;
+pub use crate::preference_loss::{PreferenceLoss, Term};
 
 /// Configuration of the recipes `dpo`, `ipo`, `slic`, `simpo`, `cpo` and `orpo`, which differ in the
 /// default loss.
@@ -33,6 +37,15 @@ pub struct PreferenceConfig {
     pub seed: u64,
     /// The loss.
     pub loss: PreferenceLoss,
+    /// Weigh pairs by how likely the policy is to write them (WPO).
+    pub use_weighting: bool,
+    /// What tokens past the length of the shorter answer count (LD-DPO); 1 is as much as the others.
+    pub ld_alpha: f64,
+    /// Whether the reference stays or follows the policy.
+    pub reference: ReferenceUpdate,
+    /// Keep the reference's log-probabilities on disk, by content, for later runs with the same model
+    /// and data. Each pair then goes through the reference by itself.
+    pub cache_reference: bool,
     /// Batches, evaluation, checkpoints.
     pub train: LoopSection,
     /// Optimiser.
@@ -64,6 +77,10 @@ impl Default for PreferenceConfig {
                 beta: 0.1,
                 label_smoothing: 0.0,
             },
+            use_weighting: false,
+            ld_alpha: 1.0,
+            reference: ReferenceUpdate::Frozen,
+            cache_reference: false,
             train: LoopSection {
                 batch_size: 8,
                 micro_batch_size: 4,
@@ -88,6 +105,24 @@ impl RecipeConfig for PreferenceConfig {
                           be cut";
             return Err(TrainError::config("train.micro_batch_size", reason));
         }
+        if self.loss.is_of_batch() && self.use_weighting {
+            let reason = "is not read: this loss sorts, and has no value of a single pair";
+            return Err(TrainError::config("use_weighting", reason));
+        }
+        within("ld_alpha", self.ld_alpha, 0.0, 1.0)?;
+        self.reference.validate()?;
+        let unread = if !self.loss.needs_reference() {
+            "is not read: this loss has no reference"
+        } else {
+            "is not of use: the reference moves"
+        };
+        let moves = self.reference.moves();
+        if moves && !self.loss.needs_reference() {
+            return Err(TrainError::config("reference.kind", unread));
+        }
+        if self.cache_reference && (moves || !self.loss.needs_reference()) {
+            return Err(TrainError::config("cache_reference", unread));
+        }
         self.train.validate()?;
         self.optim.validate()?;
         self.data.validate()?;
@@ -98,61 +133,48 @@ impl RecipeConfig for PreferenceConfig {
     }
 }
 
-/// `(chosen, rejected)`, once computed.
-type Known = Option<(f32, f32)>;
-
 /// The objective over tokenised pairs.
 #[derive(Debug)]
 pub struct Preference<'a> {
     train: &'a [PairSample],
     valid: &'a [PairSample],
-    loss: PreferenceLoss,
-    reference: Decoder,
-    /// `(chosen, rejected)` log-probabilities under the reference, of training pairs and of
-    /// held-out ones: each is computed when it is first needed, and kept.
-    known: [RefCell<Vec<Known>>; 2],
+    settings: PreferenceConfig,
+    reference: ReferenceLogps,
+    /// Implicit rewards of the update that is going on, chosen and rejected.
+    rewards: RefCell<[Vec<f64>; 2]>,
+    shift: Option<RewardShift>,
 }
 
 impl<'a> Preference<'a> {
-    /// The objective with the model that training starts from as the reference.
+    /// The objective with the model that training starts from as the reference. The second result
+    /// says that values on disk are damaged and not used.
+    ///
+    /// # Errors
+    /// When the cache on disk cannot be used.
     pub fn new(
         train: &'a [PairSample],
         valid: &'a [PairSample],
-        loss: PreferenceLoss,
+        settings: &PreferenceConfig,
         reference: &Decoder,
-    ) -> Self {
-        let known = [train, valid].map(|pairs| RefCell::new(vec![None; pairs.len()]));
-        Self {
+    ) -> Result<(Self, Option<String>), TrainError> {
+        let mut kept = ReferenceLogps::new(reference.clone(), settings.ld_alpha);
+        let mut note = None;
+        if settings.cache_reference {
+            (kept, note) = kept.on_disk()?;
+        }
+        let shift = match settings.loss.shift() {
+            Some((_, decay)) => Some(RewardShift::new(decay)?),
+            None => None,
+        };
+        let objective = Self {
             train,
             valid,
-            loss,
-            reference: reference.clone(),
-            known,
-        }
-    }
-
-    /// Log-probabilities of the pairs of these numbers under the reference; zeros for a loss
-    /// without one.
-    fn reference(&self, set: usize, numbers: &[usize]) -> Result<Vec<(f32, f32)>, TrainError> {
-        if !self.loss.needs_reference() {
-            return Ok(vec![(0.0, 0.0); numbers.len()]);
-        }
-        let mut known = self.known[set].borrow_mut();
-        let missing: Vec<usize> = numbers
-            .iter()
-            .copied()
-            .filter(|i| known[*i].is_none())
-            .collect();
-        if !missing.is_empty() {
-            let all = [self.train, self.valid][set];
-            let pairs: Vec<&PairSample> = missing.iter().map(|i| &all[*i]).collect();
-            let logps = pair_logps(&self.reference, &self.reference.frozen(), &pairs)?;
-            let sides = host(&logps.chosen).into_iter().zip(host(&logps.rejected));
-            for (number, (chosen, rejected)) in missing.into_iter().zip(sides) {
-                known[number] = Some((chosen as f32, rejected as f32));
-            }
-        }
-        Ok(numbers.iter().filter_map(|i| known[*i]).collect())
+            settings: settings.clone(),
+            reference: kept,
+            rewards: RefCell::default(),
+            shift,
+        };
+        Ok((objective, note))
     }
 
     /// Loss a pair, and implicit rewards of both sides.
@@ -161,50 +183,53 @@ impl<'a> Preference<'a> {
         decoder: &Decoder,
         weights: &Weights,
         pairs: &[&PairSample],
-        reference: &[(f32, f32)],
     ) -> Result<[Tensor<1>; 3], TrainError> {
-        let policy = pair_logps(decoder, weights, pairs)?;
-        let n = pairs.len();
+        let (n, loss) = (pairs.len(), &self.settings.loss);
+        let units: Vec<Unit<'_>> = pairs.iter().map(|p| vec![&p.chosen, &p.rejected]).collect();
+        let (sums, tokens) = summed(decoder, weights, &units, self.settings.ld_alpha)?;
+        let policy = both(&sums);
         let tensor = |data: Vec<f32>| -> Tensor<1> {
             Tensor::from_data(TensorData::new(data, [n]), decoder.device())
         };
-        let reference = PairLogps {
-            chosen: tensor(reference.iter().map(|r| r.0).collect()),
-            rejected: tensor(reference.iter().map(|r| r.1).collect()),
+        let reference = if loss.needs_reference() {
+            let known = self.reference.of(&units)?;
+            PairLogps {
+                chosen: tensor(known.iter().map(|pair| pair[0]).collect()),
+                rejected: tensor(known.iter().map(|pair| pair[1]).collect()),
+            }
+        } else {
+            PairLogps {
+                chosen: tensor(vec![0.0; n]),
+                rejected: tensor(vec![0.0; n]),
+            }
         };
-        let count = |side: fn(&PairSample) -> &Sample| {
-            tensor(
-                pairs
-                    .iter()
-                    .map(|p| side(p).scored().count() as f32)
-                    .collect(),
-            )
-        };
-        let tokens = PairTokens {
-            chosen: count(|p| &p.chosen),
-            rejected: count(|p| &p.rejected),
-        };
-        let losses = self.loss.losses(&policy, &reference, &tokens)?;
-        let scale = self.loss.reward_scale();
+        let lens: Vec<f32> = tokens.lens.iter().map(|len| *len as f32).collect();
+        let lens: Tensor<1> = Tensor::from_data(TensorData::new(lens, [2 * n]), decoder.device());
+        let PairLogps { chosen, rejected } = both(&lens);
+        let counts = PairTokens { chosen, rejected };
+        let shift = self.shift.map_or(0.0, |shift| shift.mean);
+        let mut losses = loss.losses(&policy, &reference, &counts, shift)?;
+        if self.settings.use_weighting {
+            let collisions = pad(tokens.collision.clone(), &tokens.lens);
+            let collisions = both(&collisions.sum_dim(1).reshape([2 * n]));
+            let (n, m) = (&counts.chosen, &counts.rejected);
+            losses = losses * wpo_weights(&policy, &collisions, n, m)?;
+        }
+        let scale = loss.reward_scale();
         let (chosen, rejected) = dpo::implicit_rewards(&policy, &reference, scale)?;
         Ok([losses, chosen, rejected])
     }
 }
 
-/// Summed log-probabilities of both sides.
-fn pair_logps(
-    decoder: &Decoder,
-    weights: &Weights,
-    pairs: &[&PairSample],
-) -> Result<PairLogps, TrainError> {
-    let n = pairs.len();
-    let chosen = pairs.iter().map(|p| &p.chosen);
-    let samples: Vec<&Sample> = chosen.chain(pairs.iter().map(|p| &p.rejected)).collect();
-    let sums = decoder.log_probs(weights, &samples, 1.0)?.sums();
-    Ok(PairLogps {
-        chosen: sums.clone().narrow(0, 0, n),
-        rejected: sums.narrow(0, n, n),
-    })
+/// The sides of pairs that stand side by side.
+fn both(x: &Tensor<1>) -> PairLogps {
+    let n = x.dims()[0] / 2;
+    let pairs: Tensor<2> = x.clone().reshape([n, 2]);
+    let side = |i| pairs.clone().narrow(1, i, 1).reshape([n]);
+    PairLogps {
+        chosen: side(0),
+        rejected: side(1),
+    }
 }
 
 impl Objective for Preference<'_> {
@@ -232,13 +257,56 @@ impl Objective for Preference<'_> {
     ) -> Result<(Tensor<1>, Row), TrainError> {
         let denominator = *denominator;
         let pairs: Vec<&PairSample> = part.iter().map(|i| &self.train[*i]).collect();
-        let reference = self.reference(0, part)?;
-        let [losses, chosen, rejected] = self.score(decoder, weights, &pairs, &reference)?;
+        let [losses, chosen, rejected] = self.score(decoder, weights, &pairs)?;
         let loss = Normalisation::Sequence { denominator }.sequences(losses)?;
         let mut row = Row::default();
         row.add("loss", host(&loss)[0]);
-        log_pairs(&mut row, &host(&chosen), &host(&rejected), denominator);
+        let (chosen, rejected) = (host(&chosen), host(&rejected));
+        log_pairs(&mut row, &chosen, &rejected, denominator);
+        if self.shift.is_some() {
+            let [first, second] = &mut *self.rewards.borrow_mut();
+            first.extend(chosen);
+            second.extend(rejected);
+        }
         Ok((loss, row))
+    }
+
+    fn updated(&mut self, decoder: &Decoder, update: u64) -> Result<(), TrainError> {
+        if let (Some(shift), Some((beta, _))) = (&mut self.shift, self.settings.loss.shift()) {
+            // What is logged has the scale of the whole loss; the shift has that of its term.
+            let scale = beta / self.settings.loss.reward_scale();
+            let [chosen, rejected] = self.rewards.get_mut();
+            let scaled = |x: &mut Vec<f64>| -> Vec<f64> {
+                std::mem::take(x).iter().map(|r| r * scale).collect()
+            };
+            shift.update(&scaled(chosen), &scaled(rejected))?;
+        }
+        let follows = self.settings.reference;
+        if follows.moves() {
+            follows.follow(self.reference.decoder_mut(), decoder, update)?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, checkpoint: &mut Checkpoint) -> Result<Value, TrainError> {
+        if self.settings.reference.moves() {
+            reference::save(checkpoint, self.reference.decoder());
+        }
+        self.reference.store()?;
+        Ok(json!({"shift": self.shift.map(|shift| shift.mean)}))
+    }
+
+    fn restore(&mut self, checkpoint: &mut Checkpoint, kept: &Value) -> Result<(), TrainError> {
+        if self.settings.reference.moves() {
+            reference::restore(checkpoint, self.reference.decoder_mut())?;
+        }
+        if let Some(shift) = &mut self.shift {
+            let reason = "its state has no `shift`";
+            shift.mean = kept["shift"]
+                .as_f64()
+                .ok_or_else(|| TrainError::config("checkpoint", reason))?;
+        }
+        Ok(())
     }
 
     fn evaluate(&self, decoder: &Decoder, limit: usize) -> Result<Option<Row>, TrainError> {
@@ -249,11 +317,8 @@ impl Objective for Preference<'_> {
         let weights = decoder.frozen();
         let denominator = pairs.len() as f64;
         let mut row = Row::default();
-        let numbers: Vec<usize> = (0..pairs.len()).collect();
-        for numbers in numbers.chunks(EVAL_PART / 2) {
-            let reference = self.reference(1, numbers)?;
-            let part = &pairs[numbers[0]..numbers[0] + numbers.len()];
-            let [losses, chosen, rejected] = self.score(decoder, &weights, part, &reference)?;
+        for part in pairs.chunks(EVAL_PART / 2) {
+            let [losses, chosen, rejected] = self.score(decoder, &weights, part)?;
             row.add("loss", host(&losses).iter().sum::<f64>() / denominator);
             log_pairs(&mut row, &host(&chosen), &host(&rejected), denominator);
         }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use togi_rl_algos::{
     AlgoError, PairLogps, aot, apo, bco, cpo, discopop, dpo, exo,
     f_divergence::{self, Divergence},
-    ipo, nca, orpo, simpo, slic, sppo,
+    ipo, nca, orpo, sft, simpo, slic, sppo,
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The loss, with its own fields: a field that a loss does not read cannot be given to it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum PreferenceLoss {
     /// DPO; with label smoothing cDPO.
@@ -74,10 +74,14 @@ pub enum PreferenceLoss {
         /// As in `sigmoid`.
         beta: f64,
     },
-    /// BCO without a shift of the rewards, TRL's `bco_pair`.
+    /// BCO; without `shift_decay` TRL's `bco_pair`.
     BcoPair {
         /// As in `sigmoid`.
         beta: f64,
+        /// Shift rewards by their running mean, as the paper: the share of it that stays at each
+        /// update. The mean is that of the batches before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shift_decay: Option<f64>,
     },
     /// SPPO with hard labels.
     SppoHard {
@@ -147,6 +151,23 @@ pub enum PreferenceLoss {
         /// Weight of the odds ratio.
         lambda: f64,
     },
+    /// The negative log-likelihood of the chosen answer, averaged over its tokens: a term of sums.
+    Sft,
+    /// A weighted sum of losses. MPO (Wang et al. 2024) is 0.8 `sigmoid`, 0.2 `bco_pair` and 1 `sft`.
+    WeightedSum {
+        /// The losses with their weights.
+        terms: Vec<Term>,
+    },
+}
+
+/// A loss in a sum.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Term {
+    /// What its values are multiplied with.
+    pub weight: f64,
+    /// The loss.
+    pub loss: PreferenceLoss,
 }
 
 /// Tokens of the completions of pairs, `[batch]` each.
@@ -166,7 +187,7 @@ impl PreferenceLoss {
             | Self::FDivergence { beta, .. }
             | Self::ExoPair { beta, .. }
             | Self::NcaPair { beta }
-            | Self::BcoPair { beta }
+            | Self::BcoPair { beta, .. }
             | Self::SppoHard { beta }
             | Self::Aot { beta, .. }
             | Self::AotUnpaired { beta, .. }
@@ -176,21 +197,44 @@ impl PreferenceLoss {
             | Self::Simpo { beta, .. }
             | Self::Cpo { beta, .. } => beta,
             Self::IpoSummed { tau } | Self::IpoTokenAveraged { tau } => tau,
-            Self::SlicHf { .. } | Self::Orpo { .. } => 1.0,
+            Self::SlicHf { .. } | Self::Orpo { .. } | Self::Sft => 1.0,
+            Self::WeightedSum { ref terms } => terms
+                .iter()
+                .find(|term| term.loss.needs_reference())
+                .map_or(1.0, |term| term.loss.reward_scale()),
         }
     }
 
     /// True if it compares the policy with a reference.
     pub fn needs_reference(&self) -> bool {
-        !matches!(
-            self,
-            Self::SlicHf { .. } | Self::Simpo { .. } | Self::Cpo { .. } | Self::Orpo { .. }
-        )
+        match self {
+            Self::SlicHf { .. }
+            | Self::Simpo { .. }
+            | Self::Cpo { .. }
+            | Self::Orpo { .. }
+            | Self::Sft => false,
+            Self::WeightedSum { terms } => terms.iter().any(|term| term.loss.needs_reference()),
+            _ => true,
+        }
+    }
+
+    /// The running mean of rewards that it shifts by, if it does: the scale of the rewards, and the
+    /// share of the mean that stays at each update.
+    pub(crate) fn shift(&self) -> Option<(f64, f64)> {
+        match self {
+            Self::BcoPair { beta, shift_decay } => shift_decay.map(|decay| (*beta, decay)),
+            Self::WeightedSum { terms } => terms.iter().find_map(|term| term.loss.shift()),
+            _ => None,
+        }
     }
 
     /// True if it looks at the batch as a whole, which then must not be cut into micro-batches.
     pub(crate) fn is_of_batch(&self) -> bool {
-        matches!(self, Self::Aot { .. } | Self::AotUnpaired { .. })
+        match self {
+            Self::Aot { .. } | Self::AotUnpaired { .. } => true,
+            Self::WeightedSum { terms } => terms.iter().any(|term| term.loss.is_of_batch()),
+            _ => false,
+        }
     }
 
     pub(crate) fn validate(&self) -> Result<(), TrainError> {
@@ -225,7 +269,6 @@ impl PreferenceLoss {
             Self::Hinge { beta: b }
             | Self::SigmoidNorm { beta: b }
             | Self::NcaPair { beta: b }
-            | Self::BcoPair { beta: b }
             | Self::SppoHard { beta: b }
             | Self::ApoZero { beta: b }
             | Self::ApoDown { beta: b } => beta(b),
@@ -245,15 +288,38 @@ impl PreferenceLoss {
                 .and(within("loss.alpha", alpha, 0.0, f64::MAX))
                 .and(smoothing(e, 0.0, 0.5)),
             Self::Orpo { lambda } => positive("loss.lambda", lambda),
+            Self::BcoPair {
+                beta: b,
+                shift_decay,
+            } => beta(b).and(match shift_decay {
+                Some(decay) => within("loss.shift_decay", decay, 0.0, 0.999_999_9),
+                None => Ok(()),
+            }),
+            Self::Sft => Ok(()),
+            Self::WeightedSum { ref terms } => {
+                if terms.is_empty() {
+                    return Err(TrainError::config("loss.terms", "there is none"));
+                }
+                terms.iter().enumerate().try_for_each(|(i, term)| {
+                    if matches!(term.loss, Self::WeightedSum { .. }) {
+                        let place = format!("loss.terms[{i}]");
+                        return Err(TrainError::config(place, "is a sum itself"));
+                    }
+                    positive(&format!("loss.terms[{i}].weight"), term.weight)?;
+                    term.loss.validate()
+                })
+            }
         }
     }
 
-    /// One value a pair (for the losses that sort: a quantile).
+    /// One value a pair (for the losses that sort: a quantile). `shift` is the running mean of
+    /// rewards, for a loss that has one.
     pub(crate) fn losses(
         &self,
         policy: &PairLogps,
         reference: &PairLogps,
         tokens: &PairTokens,
+        shift: f64,
     ) -> Result<Tensor<1>, AlgoError> {
         let PairTokens { chosen, rejected } = tokens;
         match *self {
@@ -283,7 +349,7 @@ impl PreferenceLoss {
                 label_smoothing,
             } => exo::exo_pair_loss(policy, reference, beta, label_smoothing),
             Self::NcaPair { beta } => nca::nca_pair_loss(policy, reference, beta),
-            Self::BcoPair { beta } => bco::bco_pair_loss(policy, reference, beta, 0.0),
+            Self::BcoPair { beta, .. } => bco::bco_pair_loss(policy, reference, beta, shift),
             Self::SppoHard { beta } => sppo::sppo_hard_loss(policy, reference, beta),
             Self::Aot {
                 beta,
@@ -306,6 +372,15 @@ impl PreferenceLoss {
                 label_smoothing,
             } => cpo::cpo_loss(policy, chosen, beta, alpha, label_smoothing),
             Self::Orpo { lambda } => orpo::orpo_loss(policy, chosen, rejected, lambda),
+            Self::Sft => sft::mean_nll_loss(&policy.chosen, chosen),
+            Self::WeightedSum { ref terms } => {
+                let mut sum = policy.chosen.zeros_like();
+                for term in terms {
+                    let losses = term.loss.losses(policy, reference, tokens, shift)?;
+                    sum = sum + losses * term.weight;
+                }
+                Ok(sum)
+            }
         }
     }
 }

@@ -225,7 +225,7 @@ pub fn train(
         if let Some(lora) = &settings.lora {
             decoder.add_lora(lora.clone(), seed)?;
         }
-        let objective = BradleyTerry {
+        let mut objective = BradleyTerry {
             train: &pairs.train,
             valid: &pairs.valid,
             centering: settings.centering,
@@ -234,7 +234,7 @@ pub fn train(
         offline::train(
             stage,
             &mut decoder,
-            &objective,
+            &mut objective,
             &settings.optim,
             &settings.train,
         )?;
@@ -353,14 +353,14 @@ fn imitate(
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), seed)?;
     }
-    let objective = Sft {
+    let mut objective = Sft {
         train: &data.train,
         valid: &data.valid,
     };
     offline::train(
         stage,
         &mut policy.decoder,
-        &objective,
+        &mut objective,
         &config.optim,
         &config.train,
     )?;

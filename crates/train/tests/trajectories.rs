@@ -7,13 +7,14 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
 use togi_data::{Located, LossOn, TokenizeOptions, Tokenizer, batch::Order, tokenize};
 use togi_policy::{Decoder, decoder::SCORE_HEAD, hf};
-use togi_rl_algos::{f_divergence::Divergence, kto::KtoWeights};
+use togi_rl_algos::f_divergence::Divergence;
 use togi_train::{
     Event, Observer, RunFolder,
     config::{DataSection, LoopSection, OptimSection},
-    kto::Kto,
+    kto::{Kto, KtoConfig},
     offline::{self, Objective, Stage},
-    preference::{Preference, PreferenceLoss},
+    preference::{Preference, PreferenceConfig, PreferenceLoss, Term},
+    reference::ReferenceUpdate,
     reward::BradleyTerry,
     schedule::Schedule,
     sft::Sft,
@@ -70,7 +71,7 @@ impl Observer for Steps {
     }
 }
 
-fn follows(name: &str, golden: &Value, decoder: &mut Decoder, objective: &impl Objective) {
+fn follows(name: &str, golden: &Value, decoder: &mut Decoder, objective: &mut impl Objective) {
     follows_cut(name, golden, decoder, objective, &[4, 3, 1]);
 }
 
@@ -79,7 +80,7 @@ fn follows_cut(
     name: &str,
     golden: &Value,
     decoder: &mut Decoder,
-    objective: &impl Objective,
+    objective: &mut impl Objective,
     cuts: &[usize],
 ) {
     for &micro_batch_size in cuts {
@@ -160,7 +161,13 @@ fn preference_optimisation_follows_trl() {
                 label_smoothing: 0.1,
             },
         ),
-        ("dpo_bco_pair", PreferenceLoss::BcoPair { beta }),
+        (
+            "dpo_bco_pair",
+            PreferenceLoss::BcoPair {
+                beta,
+                shift_decay: None,
+            },
+        ),
         ("dpo_sppo_hard", PreferenceLoss::SppoHard { beta }),
         (
             "dpo_aot",
@@ -184,13 +191,55 @@ fn preference_optimisation_follows_trl() {
         ("dpo_js_divergence", f(Divergence::JensenShannon)),
         ("dpo_alpha_divergence", f(Divergence::Alpha { alpha: 0.5 })),
     ];
-    for (name, loss) in losses {
-        let mut decoder = fixture().decoder;
-        let objective = Preference::new(&pairs, &[], loss, &decoder.clone());
+    let with = |loss| PreferenceConfig::with(loss);
+    let mut all: Vec<(&str, PreferenceConfig)> = losses
+        .into_iter()
+        .map(|(name, loss)| (name, with(loss)))
+        .collect();
+    let dpo = PreferenceConfig::default();
+    let weighting = PreferenceConfig {
+        use_weighting: true,
+        ..dpo.clone()
+    };
+    let ld = PreferenceConfig {
+        ld_alpha: 0.5,
+        ..dpo.clone()
+    };
+    let synced = PreferenceConfig {
+        reference: ReferenceUpdate::Synced {
+            every: 3,
+            alpha: 0.6,
+        },
+        ..dpo.clone()
+    };
+    let term = |weight, loss| Term { weight, loss };
+    let sum = PreferenceLoss::WeightedSum {
+        terms: vec![
+            term(0.8, dpo.loss.clone()),
+            term(
+                0.2,
+                PreferenceLoss::BcoPair {
+                    beta,
+                    shift_decay: None,
+                },
+            ),
+        ],
+    };
+    all.extend([
+        ("dpo_weighting", weighting),
+        ("dpo_ld", ld),
+        ("dpo_synced", synced),
+        ("dpo_sum", with(sum)),
+    ]);
+    for (name, config) in all {
         // The losses that sort need the whole batch.
         let sorts = name.starts_with("dpo_aot");
         let cuts: &[usize] = if sorts { &[4] } else { &[4, 3, 1] };
-        follows_cut(name, &golden, &mut decoder, &objective, cuts);
+        for cut in cuts {
+            let mut decoder = fixture().decoder;
+            let (mut objective, _) = Preference::new(&pairs, &[], &config, &decoder).unwrap();
+            follows_cut(name, &golden, &mut decoder, &mut objective, &[*cut]);
+        }
     }
 }
 
@@ -207,18 +256,12 @@ fn kto_follows_trl() {
     };
     let train = samples(&golden, row, tokenize::labelled).concat();
     let mut decoder = fixture().decoder;
-    let reference = decoder.clone();
-    let objective = Kto {
-        train: &train,
-        valid: &[],
-        reference: &reference,
-        beta: 0.1,
-        weights: KtoWeights {
-            desirable: 1.0,
-            undesirable: 1.5,
-        },
+    let config = KtoConfig {
+        undesirable_weight: 1.5,
+        ..KtoConfig::default()
     };
-    follows("kto", &golden, &mut decoder, &objective);
+    let mut objective = Kto::new(&train, &[], &config, &decoder);
+    follows("kto", &golden, &mut decoder, &mut objective);
 }
 
 #[test]
@@ -227,11 +270,11 @@ fn sft_follows_trl() {
     let row = |row: &Value| json!({"prompt": row["prompt"], "completion": row["chosen"]});
     let train = samples(&golden, row, tokenize::sft);
     let mut decoder = fixture().decoder;
-    let objective = Sft {
+    let mut objective = Sft {
         train: &train,
         valid: &[],
     };
-    follows("sft", &golden, &mut decoder, &objective);
+    follows("sft", &golden, &mut decoder, &mut objective);
 }
 
 #[test]
@@ -249,11 +292,11 @@ fn a_reward_model_follows_trl() {
     let device = decoder.device().clone();
     decoder.params.get_mut(SCORE_HEAD).unwrap().tensor =
         Tensor::from_data(TensorData::new(score, [count]), &device);
-    let objective = BradleyTerry {
+    let mut objective = BradleyTerry {
         train: &pairs,
         valid: &[],
         centering: 0.0,
         use_margin: false,
     };
-    follows("reward", &golden, &mut decoder, &objective);
+    follows("reward", &golden, &mut decoder, &mut objective);
 }
