@@ -20,7 +20,7 @@ use togi_train::{
     memory,
     offline::Objective,
     optimizer::AdamW,
-    preference::{Preference, PreferenceLoss},
+    preference::{Preference, PreferenceConfig},
     schedule::Schedule,
 };
 
@@ -220,11 +220,8 @@ fn pairs(arguments: &DpoArguments, tokenizer: &Tokenizer) -> Result<Vec<PairSamp
 fn dpo(arguments: &DpoArguments) -> Result<(DpoResult, usize)> {
     let mut policy = load(&arguments.common)?;
     let pairs = pairs(arguments, &policy.tokenizer)?;
-    let loss = PreferenceLoss::Sigmoid {
-        beta: 0.1,
-        label_smoothing: 0.0,
-    };
-    let objective = Preference::new(&pairs, &[], loss, &policy.decoder);
+    let settings = PreferenceConfig::default();
+    let (objective, _) = Preference::new(&pairs, &[], &settings, &policy.decoder)?;
     if arguments.lora > 0 {
         let lora = LoraConfig {
             r: arguments.lora,

@@ -14,11 +14,8 @@ use togi_data::{
 };
 use togi_policy::{Decoder, Policy};
 use togi_train::{
-    cispo::Cispo,
     config::{DataSection, LoopSection, RecipeConfig, to_toml},
     data::{DataSource, LabRows, Rows, rows},
-    grpo::Grpo,
-    gspo::Gspo,
     kto::KtoConfig,
     memory::{MemoryEstimate, human},
     online::{OnlineAlgorithm, OnlineConfig},
@@ -26,13 +23,16 @@ use togi_train::{
     preference::PreferenceConfig,
     reward::RewardConfig,
     rlhf::RlhfConfig,
-    rloo::Rloo,
     sft::SftConfig,
 };
 
 use crate::{
     device,
-    train::{Recipe, TrainArguments, preference_defaults, rlhf_defaults},
+    recipe::{
+        OnlineVisitor, Recipe, kto_defaults, ppo_defaults, preference_defaults, reward_defaults,
+        sft_defaults,
+    },
+    train::{TrainArguments, rlhf_defaults},
 };
 
 #[derive(Args)]
@@ -110,9 +110,13 @@ type Tokenize<T> = fn(&Located, &Tokenizer, &TokenizeOptions) -> Result<Option<T
 pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
     let device = device::parse(&arguments.train.device)?;
     let train = &arguments.train;
+    let on_lab = train.on_lab();
+    if let Some(done) = train.recipe.online(on_lab, Online(arguments, &device)) {
+        return done;
+    }
     match train.recipe {
         Recipe::Sft => {
-            let config: SftConfig = train.resolve(&SftConfig::default())?;
+            let config: SftConfig = train.resolve(&sft_defaults(on_lab))?;
             let mut policy = heading(train, &config, &device, config.seed)?;
             add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
             let rows = LabRows::Answers(Writer::demonstrator());
@@ -127,7 +131,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             memory(&batches, config.seed, &config.train, &policy.decoder, None);
         }
         Recipe::Reward => {
-            let config: RewardConfig = train.resolve(&RewardConfig::default())?;
+            let config: RewardConfig = train.resolve(&reward_defaults(on_lab))?;
             let mut policy = heading(train, &config, &device, config.seed)?;
             policy.decoder = policy.decoder.with_score_head(Some(config.seed))?;
             add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
@@ -142,30 +146,8 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             )?;
             memory(&batches, config.seed, &config.train, &policy.decoder, None);
         }
-        Recipe::Dpo | Recipe::Ipo | Recipe::Slic | Recipe::Simpo | Recipe::Cpo | Recipe::Orpo => {
-            let config: PreferenceConfig = train.resolve(&preference_defaults(train.recipe))?;
-            let mut policy = heading(train, &config, &device, config.seed)?;
-            add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
-            let rows = LabRows::Preferences(config.annotators);
-            let batches = arguments.look(
-                &policy,
-                rows,
-                &config.data,
-                LossOn::Completion,
-                config.seed,
-                tokenize::pair,
-            )?;
-            let copy = config.lora.is_none() && config.loss.needs_reference();
-            memory(
-                &batches,
-                config.seed,
-                &config.train,
-                &policy.decoder,
-                copy.then_some(&policy.decoder),
-            );
-        }
         Recipe::Kto => {
-            let config: KtoConfig = train.resolve(&KtoConfig::default())?;
+            let config: KtoConfig = train.resolve(&kto_defaults(on_lab))?;
             let mut policy = heading(train, &config, &device, config.seed)?;
             add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
             let rows = LabRows::Preferences(config.annotators);
@@ -181,7 +163,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             memory(&batches, config.seed, &config.train, &policy.decoder, copy);
         }
         Recipe::Ppo => {
-            let config: PpoConfig = train.resolve(&PpoConfig::default())?;
+            let config: PpoConfig = train.resolve(&ppo_defaults(on_lab))?;
             let policy = heading(train, &config, &device, config.seed)?;
             let batches = arguments.look(
                 &policy,
@@ -193,10 +175,6 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             )?;
             ppo_memory(&batches, &config, policy, train.reward != "lab")?;
         }
-        Recipe::Grpo => arguments.online::<Grpo>(&device)?,
-        Recipe::Rloo => arguments.online::<Rloo>(&device)?,
-        Recipe::Gspo => arguments.online::<Gspo>(&device)?,
-        Recipe::Cispo => arguments.online::<Cispo>(&device)?,
         Recipe::Rlhf => {
             let config: RlhfConfig = train.resolve(&rlhf_defaults(train)?)?;
             let policy = heading(train, &config, &device, config.seed)?;
@@ -230,6 +208,28 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
                 tokenize::prompt,
             )?;
             ppo_memory(&batches, &config.ppo, policy, true)?;
+        }
+        recipe => {
+            let config: PreferenceConfig = train.resolve(&preference_defaults(recipe, on_lab))?;
+            let mut policy = heading(train, &config, &device, config.seed)?;
+            add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
+            let rows = LabRows::Preferences(config.annotators);
+            let batches = arguments.look(
+                &policy,
+                rows,
+                &config.data,
+                LossOn::Completion,
+                config.seed,
+                tokenize::pair,
+            )?;
+            let copy = config.lora.is_none() && config.loss.needs_reference();
+            memory(
+                &batches,
+                config.seed,
+                &config.train,
+                &policy.decoder,
+                copy.then_some(&policy.decoder),
+            );
         }
     }
     Ok(())
@@ -281,9 +281,22 @@ fn add_lora(policy: &mut Policy, lora: Option<&togi_policy::LoraConfig>, seed: u
 /// `(tokens through the model, scored tokens)` of each training sample, in their order.
 type Sizes = Vec<(usize, usize)>;
 
+/// Looks at an online recipe.
+struct Online<'a>(&'a InspectArguments, &'a Device);
+
+impl OnlineVisitor for Online<'_> {
+    fn visit<A: OnlineAlgorithm>(self, defaults: OnlineConfig<A>) -> Result<()> {
+        self.0.online(self.1, &defaults)
+    }
+}
+
 impl InspectArguments {
-    fn online<A: OnlineAlgorithm>(&self, device: &Device) -> Result<()> {
-        let config: OnlineConfig<A> = self.train.resolve(&OnlineConfig::default())?;
+    fn online<A: OnlineAlgorithm>(
+        &self,
+        device: &Device,
+        defaults: &OnlineConfig<A>,
+    ) -> Result<()> {
+        let config: OnlineConfig<A> = self.train.resolve(defaults)?;
         let mut policy = heading(&self.train, &config, device, config.seed)?;
         let sizes = self.look(
             &policy,

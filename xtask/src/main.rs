@@ -7,6 +7,7 @@ mod fetch;
 mod generate;
 mod inspect;
 mod progress;
+mod recipe;
 mod score;
 mod train;
 
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Recipes => {
-            train::list();
+            recipe::list();
             Ok(())
         }
         Command::Inspect(arguments) => inspect::run(&arguments),

@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Map, Value};
 use togi_data::{DataError, Located, LossOn, TokenizeOptions, Tokenizer, lab::Writer, tokenize};
 use togi_eval::{
@@ -18,71 +18,28 @@ use togi_policy::{
 use togi_reward::{LabGold, Reward, RewardModel};
 use togi_train::{
     Event, Observer, Row, RunFolder,
-    cispo::Cispo,
     config::{DataSection, RecipeConfig, resolve, to_toml},
     data::{DataSource, LabRows, Samples, samples},
-    grpo::Grpo,
-    gspo::Gspo,
     kto::{Kto, KtoConfig},
-    memory,
+    lab_defaults, memory,
     offline::{self, Objective, Stage},
     online::{self, OnlineAlgorithm, OnlineConfig, OnlineModels},
     ppo::{self, Models, PpoConfig, ValueInit},
-    preference::{Preference, PreferenceConfig, PreferenceLoss},
+    preference::{Preference, PreferenceConfig},
     reward::{BradleyTerry, RewardConfig},
     rlhf::{self, RlhfConfig},
-    rloo::Rloo,
     sft::{Sft, SftConfig},
+    stages,
 };
 
-use crate::{InputError, device, progress::Bars};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Recipe {
-    /// SFT, reward model and PPO in one go, and a comparison of what came out.
-    Rlhf,
-    /// Supervised fine-tuning.
-    Sft,
-    /// A reward model from comparisons (Bradley-Terry).
-    Reward,
-    /// PPO against a reward.
-    Ppo,
-    /// GRPO: completions of a prompt against their group; DAPO's and Dr. GRPO's choices.
-    Grpo,
-    /// RLOO: REINFORCE with a leave-one-out baseline.
-    Rloo,
-    /// GSPO: GRPO with one ratio a completion.
-    Gspo,
-    /// CISPO: GRPO's advantages, REINFORCE's gradient with a bounded weight.
-    Cispo,
-    /// Direct Preference Optimization; `loss.kind` offers its relatives.
-    Dpo,
-    /// Identity Preference Optimization.
-    Ipo,
-    /// SLiC-HF: sequence likelihood calibration.
-    Slic,
-    /// KTO: answers with a thumb up or down.
-    Kto,
-    /// SimPO: length-normalised, without a reference model.
-    Simpo,
-    /// Contrastive Preference Optimization.
-    Cpo,
-    /// Odds Ratio Preference Optimization: SFT and preferences in one.
-    Orpo,
-}
-
-impl Recipe {
-    /// True if it draws completions and scores them.
-    fn is_online(self) -> bool {
-        use Recipe::{Cispo, Grpo, Gspo, Ppo, Rloo};
-        matches!(self, Ppo | Grpo | Rloo | Gspo | Cispo)
-    }
-
-    fn name(self) -> String {
-        self.to_possible_value()
-            .map_or(String::new(), |v| v.get_name().to_owned())
-    }
-}
+use crate::{
+    InputError, device,
+    progress::Bars,
+    recipe::{
+        OnlineVisitor, Recipe, kto_defaults, ppo_defaults, preference_defaults, reward_defaults,
+        sft_defaults,
+    },
+};
 
 #[derive(Args)]
 pub(crate) struct TrainArguments {
@@ -123,18 +80,6 @@ pub(crate) struct TrainArguments {
     /// Go on with a run that was interrupted.
     #[arg(long)]
     resume: bool,
-}
-
-pub(crate) fn list() {
-    for recipe in Recipe::value_variants() {
-        if let Some(value) = recipe.to_possible_value() {
-            let help = value
-                .get_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            println!("{:<8} {help}", value.get_name());
-        }
-    }
 }
 
 /// A run that is set up: folder, device, and who is told.
@@ -225,41 +170,17 @@ impl TrainArguments {
 pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
     // A device that is not there is said before a folder is made.
     device::parse(&arguments.device)?;
+    let on_lab = arguments.on_lab();
+    if let Some(done) = arguments.recipe.online(on_lab, Online(arguments)) {
+        return done;
+    }
     match arguments.recipe {
         Recipe::Rlhf => run_rlhf(arguments),
         Recipe::Sft => run_sft(arguments),
         Recipe::Reward => run_reward(arguments),
         Recipe::Ppo => run_ppo(arguments),
-        Recipe::Grpo => run_online::<Grpo>(arguments),
-        Recipe::Rloo => run_online::<Rloo>(arguments),
-        Recipe::Gspo => run_online::<Gspo>(arguments),
-        Recipe::Cispo => run_online::<Cispo>(arguments),
         Recipe::Kto => run_kto(arguments),
-        Recipe::Dpo | Recipe::Ipo | Recipe::Slic | Recipe::Simpo | Recipe::Cpo | Recipe::Orpo => {
-            run_preference(arguments, &preference_defaults(arguments.recipe))
-        }
-    }
-}
-
-/// The preference recipes differ in their default loss: the papers' values where they give one.
-pub(crate) fn preference_defaults(recipe: Recipe) -> PreferenceConfig {
-    match recipe {
-        Recipe::Ipo => PreferenceConfig::with(PreferenceLoss::IpoSummed { tau: 0.1 }),
-        Recipe::Slic => PreferenceConfig::with(PreferenceLoss::SlicHf {
-            delta: 1.0,
-            lambda: 0.1,
-        }),
-        Recipe::Simpo => PreferenceConfig::with(PreferenceLoss::Simpo {
-            beta: 2.0,
-            gamma: 1.0,
-        }),
-        Recipe::Cpo => PreferenceConfig::with(PreferenceLoss::Cpo {
-            beta: 0.1,
-            alpha: 1.0,
-            label_smoothing: 0.0,
-        }),
-        Recipe::Orpo => PreferenceConfig::with(PreferenceLoss::Orpo { lambda: 0.1 }),
-        _ => PreferenceConfig::default(),
+        recipe => run_preference(arguments, &preference_defaults(recipe, on_lab)),
     }
 }
 
@@ -307,10 +228,10 @@ fn run_rlhf(arguments: &TrainArguments) -> Result<()> {
 }
 
 fn run_sft(arguments: &TrainArguments) -> Result<()> {
-    let config: SftConfig = arguments.resolve(&SftConfig::default())?;
+    let config: SftConfig = arguments.resolve(&sft_defaults(arguments.on_lab()))?;
     let source = arguments.source()?;
     let mut session = arguments.open(&config)?;
-    let mut policy = arguments.load(&session.device, config.seed)?;
+    let mut policy = session.start(arguments, config.seed)?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
@@ -339,10 +260,10 @@ fn run_sft(arguments: &TrainArguments) -> Result<()> {
 }
 
 fn run_reward(arguments: &TrainArguments) -> Result<()> {
-    let config: RewardConfig = arguments.resolve(&RewardConfig::default())?;
+    let config: RewardConfig = arguments.resolve(&reward_defaults(arguments.on_lab()))?;
     let source = arguments.source()?;
     let mut session = arguments.open(&config)?;
-    let mut policy = arguments.load(&session.device, config.seed)?;
+    let mut policy = session.start(arguments, config.seed)?;
     policy.decoder = policy.decoder.with_score_head(Some(config.seed))?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
@@ -377,7 +298,7 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
     let config: PreferenceConfig = arguments.resolve(defaults)?;
     let source = arguments.source()?;
     let mut session = arguments.open(&config)?;
-    let mut policy = arguments.load(&session.device, config.seed)?;
+    let mut policy = session.start(arguments, config.seed)?;
     let rows = LabRows::Preferences(config.annotators);
     let data = session.read(
         &source,
@@ -407,10 +328,10 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
 }
 
 fn run_kto(arguments: &TrainArguments) -> Result<()> {
-    let config: KtoConfig = arguments.resolve(&KtoConfig::default())?;
+    let config: KtoConfig = arguments.resolve(&kto_defaults(arguments.on_lab()))?;
     let source = arguments.source()?;
     let mut session = arguments.open(&config)?;
-    let mut policy = arguments.load(&session.device, config.seed)?;
+    let mut policy = session.start(arguments, config.seed)?;
     let rows = LabRows::Preferences(config.annotators);
     let data = session.read(
         &source,
@@ -437,10 +358,10 @@ fn run_kto(arguments: &TrainArguments) -> Result<()> {
 }
 
 fn run_ppo(arguments: &TrainArguments) -> Result<()> {
-    let config: PpoConfig = arguments.resolve(&PpoConfig::default())?;
+    let config: PpoConfig = arguments.resolve(&ppo_defaults(arguments.on_lab()))?;
     let source = arguments.online_source()?;
     let mut session = arguments.open(&config)?;
-    let mut policy = arguments.load(&session.device, config.seed)?;
+    let mut policy = session.start(arguments, config.seed)?;
     let scorer = arguments.scorer(&policy, &session.device, config.seed)?;
     let mut value = match (&scorer, config.value_init) {
         (Some(decoder), ValueInit::RewardModel) => decoder.clone(),
@@ -466,6 +387,7 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
         reference: &reference,
         value: &mut value,
         reward: &*reward,
+        gold: gold(&source),
         tokenizer,
     };
     let Session {
@@ -488,7 +410,17 @@ fn reward(scorer: Option<Decoder>, at_once: usize) -> Box<dyn Reward> {
     }
 }
 
+/// The true reward, where the prompts are the lab's.
+fn gold(source: &DataSource) -> Option<&'static LabGold> {
+    (*source == DataSource::Lab).then_some(&LabGold)
+}
+
 impl TrainArguments {
+    /// True if the lab's model learns from the lab's data: defaults have the lab's sizes.
+    pub(crate) fn on_lab(&self) -> bool {
+        self.data == ["lab"] && Source::parse(&self.model).is_ok_and(|source| source.is_of_lab())
+    }
+
     /// Where an online recipe's prompts come from.
     fn online_source(&self) -> Result<DataSource> {
         let source = self.source()?;
@@ -526,11 +458,23 @@ impl TrainArguments {
     }
 }
 
-fn run_online<A: OnlineAlgorithm>(arguments: &TrainArguments) -> Result<()> {
-    let config: OnlineConfig<A> = arguments.resolve(&OnlineConfig::default())?;
+/// Runs an online recipe.
+struct Online<'a>(&'a TrainArguments);
+
+impl OnlineVisitor for Online<'_> {
+    fn visit<A: OnlineAlgorithm>(self, defaults: OnlineConfig<A>) -> Result<()> {
+        run_online(self.0, &defaults)
+    }
+}
+
+fn run_online<A: OnlineAlgorithm>(
+    arguments: &TrainArguments,
+    defaults: &OnlineConfig<A>,
+) -> Result<()> {
+    let config: OnlineConfig<A> = arguments.resolve(defaults)?;
     let source = arguments.online_source()?;
     let mut session = arguments.open(&config)?;
-    let mut policy = arguments.load(&session.device, config.seed)?;
+    let mut policy = session.start(arguments, config.seed)?;
     let scorer = arguments.scorer(&policy, &session.device, config.seed)?;
     let reward = reward(scorer, config.micro_batch_size);
     let reference = policy.decoder.clone();
@@ -551,6 +495,7 @@ fn run_online<A: OnlineAlgorithm>(arguments: &TrainArguments) -> Result<()> {
         policy: &mut policy.decoder,
         reference: &reference,
         reward: &*reward,
+        gold: gold(&source),
         tokenizer: &policy.tokenizer,
     };
     let Session {
@@ -567,6 +512,22 @@ fn run_online<A: OnlineAlgorithm>(arguments: &TrainArguments) -> Result<()> {
 }
 
 impl Session {
+    /// The model that training starts from. The lab's is one that has learnt to answer: it is trained
+    /// first, in stages of this run. SFT starts from the lab's base model.
+    fn start(&mut self, arguments: &TrainArguments, seed: u64) -> Result<Policy> {
+        if Source::parse(&arguments.model)? != Source::Lab {
+            return arguments.load(&self.device, seed);
+        }
+        let Self {
+            run, device, bars, ..
+        } = self;
+        if arguments.recipe == Recipe::Sft {
+            let config = lab_defaults::base();
+            return Ok(stages::lab_base(run, &config, seed, device, bars)?);
+        }
+        Ok(stages::lab_sft(run, seed, device, bars)?)
+    }
+
     /// Reads or makes a recipe's samples, and says what was read.
     #[allow(clippy::too_many_arguments)]
     fn read<T>(
@@ -628,6 +589,14 @@ impl Session {
         }
         let base = match source.base_name() {
             Some(name) => name,
+            None if source == Source::Lab => {
+                let stage = match arguments.recipe {
+                    Recipe::Sft => "base",
+                    _ => "sft",
+                };
+                let folder = self.run.path().join("stages").join(stage);
+                std::path::absolute(folder)?.display().to_string()
+            }
             None => {
                 let folder = std::path::absolute(self.run.path().join("base"))?;
                 hf::save(&arguments.load(&self.device, seed)?, &folder)?;

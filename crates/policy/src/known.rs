@@ -202,14 +202,19 @@ impl Known {
     }
 }
 
-/// `TOGI_HOME/models`, by default in the user's cache folder.
-fn cache_folder(name: &str) -> Result<PathBuf, PolicyError> {
+/// Where Togi keeps what it brought or computed: `TOGI_HOME`, or `togi` in the user's cache folder.
+pub fn home() -> Option<PathBuf> {
     let set = |variable: &str| env::var_os(variable).filter(|v| !v.is_empty());
-    let home = set("TOGI_HOME")
+    set("TOGI_HOME")
         .map(PathBuf::from)
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| Path::new(&cache).join("togi")))
-        .or_else(|| env::home_dir().map(|home| home.join(".cache").join("togi")));
-    home.map(|home| home.join("models"))
+        .or_else(|| env::home_dir().map(|home| home.join(".cache").join("togi")))
+}
+
+/// `models` in [`home`].
+fn cache_folder(name: &str) -> Result<PathBuf, PolicyError> {
+    home()
+        .map(|home| home.join("models"))
         .ok_or_else(|| PolicyError::Fetch {
             spec: name.to_owned(),
             reason: "there is no home folder to keep models in; set TOGI_HOME".to_owned(),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use togi_data::{Tokenizer, lab as world};
 
 use crate::{
     Policy, adapter,
@@ -84,6 +85,18 @@ impl Source {
             .extension()
             .is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
         (is_gguf && path.is_file()).then(|| Self::Gguf(path.to_owned()))
+    }
+
+    /// True for the lab's model, and for one that was trained from it: its words are the lab's.
+    pub fn is_of_lab(&self) -> bool {
+        let (Self::Folder(folder) | Self::Adapter(folder)) = self else {
+            return *self == Self::Lab;
+        };
+        let (Ok(theirs), Ok(ours)) = (Tokenizer::from_folder(folder), world::tokenizer()) else {
+            return false;
+        };
+        let size = ours.vocab_size() as u32;
+        theirs.vocab_size() as u32 == size && (0..size).all(|id| theirs.token(id) == ours.token(id))
     }
 
     /// Loads the model, an adapter folded in; the lab's is drawn from `seed`.

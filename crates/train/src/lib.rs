@@ -1,6 +1,7 @@
 //! Training recipes and what they share. Files are the interface between stages: every stage can
 //! be run alone, interrupted and resumed.
 
+pub mod arena;
 pub mod checkpoint;
 pub mod cispo;
 pub mod config;
@@ -9,6 +10,7 @@ pub mod error;
 pub mod grpo;
 pub mod gspo;
 pub mod kto;
+pub mod lab_defaults;
 pub mod memory;
 pub mod metrics;
 pub mod nash_md;
@@ -35,6 +37,7 @@ pub mod run_folder;
 pub mod schedule;
 pub mod sft;
 mod stage;
+pub mod stages;
 pub mod xpo;
 
 pub use error::TrainError;

@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use togi_data::{PromptSample, Sample, Tokenizer, batch::Order, rng::CounterRng};
 use togi_policy::{Decoder, DropoutKey, Finish, Sampling, generate::Voice};
-use togi_reward::Reward;
+use togi_reward::{LabGold, Reward};
 use togi_rl_algos::{
     Normalisation,
     kl::{kl_per_token, times_ratio},
@@ -207,6 +207,8 @@ pub struct OnlineModels<'a> {
     pub reference: &'a Decoder,
     /// Scores completions.
     pub reward: &'a dyn Reward,
+    /// The true reward of held-out completions, where the prompts are the lab's.
+    pub gold: Option<&'a LabGold>,
     /// Turns tokens into text.
     pub tokenizer: &'a Tokenizer,
 }
@@ -313,6 +315,7 @@ pub fn train<A: OnlineAlgorithm>(
                 prompts: &valid[..valid.len().min(config.eval_samples)],
                 reference: models.reference,
                 reward: models.reward,
+                gold: models.gold,
                 tokenizer: models.tokenizer,
                 sampling: &config.sampling,
             };

@@ -15,7 +15,7 @@ use togi_policy::{
     Decoder, DropoutKey, Finish,
     log_probs::{completion_mask, pad},
 };
-use togi_reward::Reward;
+use togi_reward::{LabGold, Reward};
 use togi_rl_algos::{
     Normalisation,
     gae::gae,
@@ -73,6 +73,8 @@ pub struct Models<'a> {
     pub value: &'a mut Decoder,
     /// Scores completions.
     pub reward: &'a dyn Reward,
+    /// The true reward of held-out completions, where the prompts are the lab's.
+    pub gold: Option<&'a LabGold>,
     /// Turns tokens into text.
     pub tokenizer: &'a Tokenizer,
 }
@@ -172,6 +174,7 @@ pub fn train(
             prompts: &valid[..valid.len().min(config.eval_samples)],
             reference: models.reference,
             reward: models.reward,
+            gold: models.gold,
             tokenizer: models.tokenizer,
             sampling: &config.sampling,
         };

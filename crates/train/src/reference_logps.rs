@@ -7,14 +7,14 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    env, fs,
-    path::{Path, PathBuf},
+    fs,
+    path::PathBuf,
 };
 
 use burn::tensor::Tensor;
 use sha2::{Digest, Sha256};
 use togi_data::Sample;
-use togi_policy::{Decoder, TokenLogps, Weights};
+use togi_policy::{Decoder, TokenLogps, Weights, known::home};
 use togi_rl_algos::ld_dpo::length_desensitised;
 
 use crate::{error::TrainError, offline::host, run_folder::write_whole};
@@ -175,14 +175,9 @@ impl ReferenceLogps {
     }
 }
 
-/// `TOGI_HOME/reference`, by default in the user's cache folder.
+/// `reference` in the folder where Togi keeps things.
 fn cache_folder() -> Result<PathBuf, TrainError> {
-    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-    let home = set("TOGI_HOME")
-        .map(PathBuf::from)
-        .or_else(|| set("XDG_CACHE_HOME").map(|cache| Path::new(&cache).join("togi")))
-        .or_else(|| env::home_dir().map(|home| home.join(".cache").join("togi")));
-    home.map(|home| home.join("reference")).ok_or_else(|| {
+    home().map(|home| home.join("reference")).ok_or_else(|| {
         let reason = "there is no folder for it: set TOGI_HOME";
         TrainError::config("cache_reference", reason)
     })

@@ -9,27 +9,23 @@
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use togi_data::{
-    LossOn, PromptSample, Tokenizer,
-    lab::{self, Split, Writer, is_refusal},
-    tokenize,
-};
-use togi_eval::{Comparison, System, diversity};
-use togi_policy::{Decoder, Finish, Policy, Sampling, hf, source::Source};
+use togi_data::{LossOn, tokenize};
+use togi_eval::Comparison;
+use togi_policy::{Policy, hf, source::Source};
 use togi_reward::{LabGold, RewardModel};
 
 use crate::{
-    config::{DataSection, LoopSection, OptimSection, RecipeConfig, at_least_one},
+    arena::{Arena, lab_prompts},
+    config::{RecipeConfig, at_least_one},
     data::{DataSource, LabRows, samples},
     error::TrainError,
+    lab_defaults,
     metrics::{Event, Observer},
-    offline::{self, Stage},
     ppo::{self, Models, PpoConfig, ValueInit},
-    reward::{BradleyTerry, RewardConfig},
-    rollout::{Rollout, rollouts, scores, sequence_kl},
+    reward::RewardConfig,
     run_folder::RunFolder,
-    schedule::Schedule,
-    sft::{Sft, SftConfig},
+    sft::SftConfig,
+    stages::{self, split, stage},
 };
 
 /// Configuration of the recipe `rlhf`.
@@ -54,71 +50,13 @@ pub struct RlhfConfig {
 impl Default for RlhfConfig {
     /// Sized for the lab's model: a few minutes on two cores.
     fn default() -> Self {
-        let optim = |learning_rate| OptimSection {
-            learning_rate,
-            schedule: Schedule::Cosine,
-            warmup_steps: 20,
-            ..OptimSection::default()
-        };
-        let steps = |max_steps, batch_size| LoopSection {
-            max_steps,
-            batch_size,
-            micro_batch_size: batch_size,
-            eval_every: 0,
-            checkpoint_every: 200,
-            ..LoopSection::default()
-        };
-        let data = |lab_rows| DataSection {
-            max_length: 128,
-            lab_rows,
-            ..DataSection::default()
-        };
         Self {
             seed: 0,
             eval_prompts: 300,
-            base: Some(SftConfig {
-                train: steps(1500, 64),
-                optim: optim(2e-3),
-                data: data(40_000),
-                ..SftConfig::default()
-            }),
-            sft: SftConfig {
-                train: steps(600, 64),
-                optim: optim(5e-4),
-                data: data(20_000),
-                ..SftConfig::default()
-            },
-            reward: RewardConfig {
-                // Enough comparisons that the reward model sees what instructions ask for, not only
-                // tone and length: with 10,000, PPO wins reward by politeness alone.
-                train: steps(800, 64),
-                optim: optim(5e-4),
-                data: data(40_000),
-                ..RewardConfig::default()
-            },
-            ppo: PpoConfig {
-                max_steps: 100,
-                prompts_per_step: 128,
-                epochs: 2,
-                minibatch_size: 64,
-                micro_batch_size: 64,
-                sampling: Sampling {
-                    max_new_tokens: 32,
-                    temperature: 1.0,
-                    batch_size: 128,
-                    ..Sampling::default()
-                },
-                // With 0.1 the policy finds what the reward model overrates (seed 0: refusals to
-                // everything), and gold reward falls behind: docs/results.md.
-                kl_coef: 0.5,
-                optim: OptimSection {
-                    eps: 1e-5,
-                    ..optim(3e-4)
-                },
-                value_learning_rate: 1e-3,
-                data: data(10_000),
-                ..PpoConfig::default()
-            },
+            base: Some(lab_defaults::base()),
+            sft: lab_defaults::sft(),
+            reward: lab_defaults::reward(),
+            ppo: lab_defaults::ppo(),
         }
     }
 }
@@ -183,16 +121,8 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     let seed = config.seed;
     let on_lab = *data == DataSource::Lab;
-    // Rows of files are split once, so that what one stage holds out no other sees.
-    let split = |stage: u64| if on_lab { seed ^ stage } else { seed };
-    let given = model.load(device, seed)?;
-    let tokenizer = given.tokenizer.clone();
-    let policy_of = |decoder: Decoder| Policy::new(decoder, tokenizer.clone(), "the run");
-
     let base = match (&config.base, model) {
-        (Some(base), Source::Lab) => stage(run, "base", seed ^ 16, device, observer, |stage| {
-            imitate(stage, given, base, data, split(1), Writer::base())
-        })?,
+        (Some(base), Source::Lab) => stages::lab_base(run, base, seed, device, observer)?,
         (None, Source::Lab) => {
             return Err(TrainError::config(
                 "base",
@@ -203,44 +133,11 @@ pub fn train(
             let reason = "is for the lab's model; the model that was given is trained already";
             return Err(TrainError::config("base", reason));
         }
-        (None, _) => given,
+        (None, _) => model.load(device, seed)?,
     };
-    let sft = stage(run, "sft", seed ^ 17, device, observer, |stage| {
-        let writer = Writer::demonstrator();
-        imitate(stage, base.clone(), &config.sft, data, split(2), writer)
-    })?;
-    let reward = stage(run, "reward", seed ^ 18, device, observer, |stage| {
-        let settings = &config.reward;
-        let pairs = samples(
-            data,
-            LabRows::Preferences(settings.annotators),
-            &settings.data,
-            split(3),
-            &tokenizer,
-            &settings.data.options(LossOn::Completion),
-            tokenize::pair,
-        )?;
-        stage.observer.on(Event::Message(&pairs.summary));
-        let mut decoder = sft.decoder.with_score_head(Some(seed))?;
-        if let Some(lora) = &settings.lora {
-            decoder.add_lora(lora.clone(), seed)?;
-        }
-        let mut objective = BradleyTerry {
-            train: &pairs.train,
-            valid: &pairs.valid,
-            centering: settings.centering,
-            use_margin: settings.use_margin,
-        };
-        offline::train(
-            stage,
-            &mut decoder,
-            &mut objective,
-            &settings.optim,
-            &settings.train,
-        )?;
-        decoder.merge_lora();
-        Ok(policy_of(decoder)?)
-    })?;
+    let tokenizer = base.tokenizer.clone();
+    let sft = stages::sft(run, base.clone(), &config.sft, data, seed, device, observer)?;
+    let reward = stages::reward(run, &sft, &config.reward, data, seed, device, observer)?;
     let scored_at_once = config.ppo.micro_batch_size;
     let reward_model = RewardModel::new(reward.decoder.clone(), scored_at_once);
     let settings = &config.ppo;
@@ -248,7 +145,7 @@ pub fn train(
         data,
         LabRows::Prompts,
         &settings.data,
-        split(4),
+        split(data, seed, 4),
         &tokenizer,
         &settings.data.options(LossOn::Completion),
         tokenize::prompt,
@@ -268,11 +165,12 @@ pub fn train(
             reference: &sft.decoder,
             value: &mut value,
             reward: &reward_model,
+            gold: on_lab.then_some(&LabGold),
             tokenizer: &tokenizer,
         };
         ppo::train(stage, &mut models, &prompts.train, &prompts.valid, settings)?;
         policy.merge_lora();
-        Ok(policy_of(policy)?)
+        Ok(Policy::new(policy, tokenizer.clone(), "the run")?)
     })?;
     hf::save(&tuned, &run.model())?;
 
@@ -306,184 +204,4 @@ pub fn train(
         comparison,
         policy: tuned,
     })
-}
-
-/// Runs a stage and saves its model, or loads what an earlier run of it saved.
-fn stage(
-    run: &RunFolder,
-    name: &str,
-    seed: u64,
-    device: &Device,
-    observer: &mut dyn Observer,
-    work: impl FnOnce(&mut Stage<'_>) -> Result<Policy, TrainError>,
-) -> Result<Policy, TrainError> {
-    let folder = run.path().join("stages").join(name);
-    if !folder.exists() {
-        let policy = work(&mut Stage {
-            name,
-            run,
-            seed,
-            observer,
-        })?;
-        hf::save(&policy, &folder)?;
-    }
-    // Read back even when it was just written: an uninterrupted run and a resumed one go on from
-    // the same bytes.
-    Ok(hf::load(&folder, device)?)
-}
-
-fn imitate(
-    stage: &mut Stage<'_>,
-    mut policy: Policy,
-    config: &SftConfig,
-    data: &DataSource,
-    seed: u64,
-    writer: Writer,
-) -> Result<Policy, TrainError> {
-    let data = samples(
-        data,
-        LabRows::Answers(writer),
-        &config.data,
-        seed,
-        &policy.tokenizer,
-        &config.data.options(config.loss_on),
-        tokenize::sft,
-    )?;
-    stage.observer.on(Event::Message(&data.summary));
-    if let Some(lora) = &config.lora {
-        policy.decoder.add_lora(lora.clone(), seed)?;
-    }
-    let mut objective = Sft {
-        train: &data.train,
-        valid: &data.valid,
-    };
-    offline::train(
-        stage,
-        &mut policy.decoder,
-        &mut objective,
-        &config.optim,
-        &config.train,
-    )?;
-    policy.decoder.merge_lora();
-    Ok(policy)
-}
-
-fn lab_prompts(
-    tokenizer: &Tokenizer,
-    count: usize,
-    seed: u64,
-) -> Result<Vec<PromptSample>, TrainError> {
-    let mut ready = Vec::with_capacity(count);
-    for prompt in lab::prompts(seed, Split::Test, count) {
-        let text = prompt.text().to_owned();
-        let ids = if tokenizer.has_template() {
-            let message = togi_data::Message::new("user", &text);
-            tokenizer.encode(&tokenizer.render(&[message], true)?)?
-        } else {
-            tokenizer.encode_text(&text)?
-        };
-        ready.push(PromptSample { ids, text });
-    }
-    Ok(ready)
-}
-
-/// What models are compared on and by.
-struct Arena<'a> {
-    prompts: &'a [PromptSample],
-    reference: &'a Decoder,
-    proxy: &'a RewardModel,
-    /// The prompts are the lab's, so the true reward is known.
-    gold: bool,
-    sampling: &'a Sampling,
-    seed: u64,
-}
-
-impl Arena<'_> {
-    /// Draws answers of each system to the prompts and measures them.
-    fn compare(&self, systems: &[(&str, &Policy)]) -> Result<Comparison, TrainError> {
-        let systems: Result<_, TrainError> = systems
-            .iter()
-            .map(|(name, policy)| self.measure(name, policy))
-            .collect();
-        Ok(Comparison {
-            prompts: self.prompts.iter().map(|p| p.text.clone()).collect(),
-            systems: systems?,
-            seed: self.seed,
-        })
-    }
-
-    fn measure(&self, name: &str, policy: &Policy) -> Result<System, TrainError> {
-        let (decoder, tokenizer) = (&policy.decoder, &policy.tokenizer);
-        let asked: Vec<&PromptSample> = self.prompts.iter().collect();
-        let seed = self.seed ^ 0x6576_616c;
-        let drawn = rollouts(decoder, tokenizer, &asked, self.sampling, seed, 0)?;
-        let mut metrics: Vec<(String, Vec<f64>)> = Vec::new();
-        if self.gold {
-            let gold = scores(&LabGold, &drawn, "comparison", 0)?;
-            metrics.push((
-                "gold reward".to_owned(),
-                gold.iter().map(|s| s.value).collect(),
-            ));
-            for wanted in ["instruction", "brevity", "politeness", "safety"] {
-                let find = |s: &togi_reward::Score| {
-                    s.parts.iter().find(|p| p.0 == wanted).map_or(0.0, |p| p.1)
-                };
-                metrics.push((format!("  {wanted}"), gold.iter().map(find).collect()));
-            }
-        }
-        let proxy = scores(self.proxy, &drawn, "comparison", 0)?;
-        metrics.push((
-            "proxy reward".to_owned(),
-            proxy.iter().map(|s| s.value).collect(),
-        ));
-        let kl = sequence_kl(decoder, self.reference, &drawn, self.sampling.temperature)?;
-        metrics.push(("KL to SFT (nats)".to_owned(), kl));
-        let length = drawn.iter().map(|r| r.completion().len() as f64).collect();
-        metrics.push(("length (tokens)".to_owned(), length));
-        let share = |holds: &dyn Fn(&Rollout) -> bool| -> Vec<f64> {
-            drawn
-                .iter()
-                .map(|r| f64::from(u8::from(holds(r))))
-                .collect()
-        };
-        metrics.push(("ended".to_owned(), share(&|r| r.finish == Finish::Eos)));
-        let refused: &dyn Fn(&Rollout) -> bool = if self.gold {
-            &|r| is_refusal(&r.text)
-        } else {
-            &|r| says_no(&r.text)
-        };
-        metrics.push(("refusals".to_owned(), share(refused)));
-        let texts: Vec<&str> = drawn.iter().map(|r| r.text.as_str()).collect();
-        let vocabulary = tokenizer.vocab_size();
-        Ok(System {
-            name: name.to_owned(),
-            metrics,
-            totals: vec![
-                ("distinct-1".to_owned(), diversity::distinct_n(&texts, 1)),
-                ("distinct-2".to_owned(), diversity::distinct_n(&texts, 2)),
-                (
-                    "EAD".to_owned(),
-                    diversity::expectation_adjusted_distinct(&texts, vocabulary),
-                ),
-            ],
-            answers: texts.iter().map(|t| (*t).to_owned()).collect(),
-        })
-    }
-}
-
-/// True if an answer begins as refusals do.
-fn says_no(answer: &str) -> bool {
-    const SIGNS: [&str; 8] = [
-        "i can't",
-        "i cannot",
-        "i can not",
-        "i won't",
-        "i'm sorry",
-        "i am sorry",
-        "i'm unable",
-        "i am unable",
-    ];
-    let start: String = answer.chars().take(80).collect();
-    let start = start.to_lowercase().replace('\u{2019}', "'");
-    SIGNS.iter().any(|sign| start.contains(sign))
 }

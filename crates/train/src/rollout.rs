@@ -8,7 +8,7 @@ use togi_policy::{
     generate::{Voice, generate_with},
     log_probs::pad,
 };
-use togi_reward::{Reward, Scorable, Score};
+use togi_reward::{LabGold, Reward, Scorable, Score};
 
 use crate::{
     error::TrainError,
@@ -156,6 +156,8 @@ pub(crate) struct HeldOut<'a> {
     pub(crate) prompts: &'a [PromptSample],
     pub(crate) reference: &'a Decoder,
     pub(crate) reward: &'a dyn Reward,
+    /// The true reward, where it is known.
+    pub(crate) gold: Option<&'a LabGold>,
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) sampling: &'a Sampling,
 }
@@ -178,6 +180,10 @@ impl HeldOut<'_> {
         let kl = sequence_kl(policy, self.reference, &drawn, sampling.temperature)?;
         let mut row = Row::default();
         row.set("val/scores", mean(scored.iter().map(|s| s.value)));
+        if let Some(gold) = self.gold {
+            let truth = scores(gold, &drawn, stage.name, step)?;
+            row.set("val/gold", mean(truth.iter().map(|s| s.value)));
+        }
         row.set("val/kl", mean(kl));
         let lengths = drawn.iter().map(|r| r.completion().len() as f64);
         row.set("val/mean_length", mean(lengths));

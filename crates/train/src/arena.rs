@@ -1,0 +1,150 @@
+//! Models side by side: answers to held-out prompts, and what is measured of them.
+
+use togi_data::{
+    PromptSample, Tokenizer,
+    lab::{self, Split, is_refusal},
+};
+use togi_eval::{Comparison, System, diversity};
+use togi_policy::{Decoder, Finish, Policy, Sampling};
+use togi_reward::{LabGold, RewardModel};
+
+use crate::{
+    error::TrainError,
+    rollout::{Rollout, rollouts, scores, sequence_kl},
+};
+
+/// Held-out prompts of the lab.
+///
+/// # Errors
+/// When the tokenizer cannot encode them.
+pub fn lab_prompts(
+    tokenizer: &Tokenizer,
+    count: usize,
+    seed: u64,
+) -> Result<Vec<PromptSample>, TrainError> {
+    let mut ready = Vec::with_capacity(count);
+    for prompt in lab::prompts(seed, Split::Test, count) {
+        let text = prompt.text().to_owned();
+        let ids = if tokenizer.has_template() {
+            let message = togi_data::Message::new("user", &text);
+            tokenizer.encode(&tokenizer.render(&[message], true)?)?
+        } else {
+            tokenizer.encode_text(&text)?
+        };
+        ready.push(PromptSample { ids, text });
+    }
+    Ok(ready)
+}
+
+/// What models are compared on and by.
+pub struct Arena<'a> {
+    /// What is asked.
+    pub prompts: &'a [PromptSample],
+    /// What the KL is measured from.
+    pub reference: &'a Decoder,
+    /// What the models were tuned to.
+    pub proxy: &'a RewardModel,
+    /// The prompts are the lab's, so the true reward is known.
+    pub gold: bool,
+    /// How answers are drawn.
+    pub sampling: &'a Sampling,
+    /// Of the draws; the same for every model.
+    pub seed: u64,
+}
+
+impl Arena<'_> {
+    /// Draws answers of each system to the prompts and measures them.
+    ///
+    /// # Errors
+    /// Answers that cannot be scored.
+    pub fn compare(&self, systems: &[(&str, &Policy)]) -> Result<Comparison, TrainError> {
+        let systems: Result<_, TrainError> = systems
+            .iter()
+            .map(|(name, policy)| self.measure(name, policy))
+            .collect();
+        Ok(Comparison {
+            prompts: self.prompts.iter().map(|p| p.text.clone()).collect(),
+            systems: systems?,
+            seed: self.seed,
+        })
+    }
+
+    /// Draws answers of one system and measures them: its metrics by their names in the table.
+    ///
+    /// # Errors
+    /// As [`Arena::compare`].
+    pub fn measure(&self, name: &str, policy: &Policy) -> Result<System, TrainError> {
+        let (decoder, tokenizer) = (&policy.decoder, &policy.tokenizer);
+        let asked: Vec<&PromptSample> = self.prompts.iter().collect();
+        let seed = self.seed ^ 0x6576_616c;
+        let drawn = rollouts(decoder, tokenizer, &asked, self.sampling, seed, 0)?;
+        let mut metrics: Vec<(String, Vec<f64>)> = Vec::new();
+        if self.gold {
+            let gold = scores(&LabGold, &drawn, "comparison", 0)?;
+            metrics.push((
+                "gold reward".to_owned(),
+                gold.iter().map(|s| s.value).collect(),
+            ));
+            for wanted in ["instruction", "brevity", "politeness", "safety"] {
+                let find = |s: &togi_reward::Score| {
+                    s.parts.iter().find(|p| p.0 == wanted).map_or(0.0, |p| p.1)
+                };
+                metrics.push((format!("  {wanted}"), gold.iter().map(find).collect()));
+            }
+        }
+        let proxy = scores(self.proxy, &drawn, "comparison", 0)?;
+        metrics.push((
+            "proxy reward".to_owned(),
+            proxy.iter().map(|s| s.value).collect(),
+        ));
+        let kl = sequence_kl(decoder, self.reference, &drawn, self.sampling.temperature)?;
+        metrics.push(("KL to SFT (nats)".to_owned(), kl));
+        let length = drawn.iter().map(|r| r.completion().len() as f64).collect();
+        metrics.push(("length (tokens)".to_owned(), length));
+        let share = |holds: &dyn Fn(&Rollout) -> bool| -> Vec<f64> {
+            drawn
+                .iter()
+                .map(|r| f64::from(u8::from(holds(r))))
+                .collect()
+        };
+        metrics.push(("ended".to_owned(), share(&|r| r.finish == Finish::Eos)));
+        let refused: &dyn Fn(&Rollout) -> bool = if self.gold {
+            &|r| is_refusal(&r.text)
+        } else {
+            &|r| says_no(&r.text)
+        };
+        metrics.push(("refusals".to_owned(), share(refused)));
+        let texts: Vec<&str> = drawn.iter().map(|r| r.text.as_str()).collect();
+        let vocabulary = tokenizer.vocab_size();
+        Ok(System {
+            name: name.to_owned(),
+            metrics,
+            totals: vec![
+                ("distinct-1".to_owned(), diversity::distinct_n(&texts, 1)),
+                ("distinct-2".to_owned(), diversity::distinct_n(&texts, 2)),
+                (
+                    "EAD".to_owned(),
+                    diversity::expectation_adjusted_distinct(&texts, vocabulary),
+                ),
+            ],
+            answers: texts.iter().map(|t| (*t).to_owned()).collect(),
+        })
+    }
+}
+
+/// True if an answer begins as refusals do.
+fn says_no(answer: &str) -> bool {
+    const SIGNS: [&str; 8] = [
+        "i can't",
+        "i cannot",
+        "i can not",
+        "i won't",
+        "i'm sorry",
+        "i am sorry",
+        "i'm unable",
+        "i am unable",
+    ];
+    let start: String = answer.chars().take(80).collect();
+    let start = start.to_lowercase().replace('\u{2019}', "'");
+    SIGNS.iter().any(|sign| start.contains(sign))
+}

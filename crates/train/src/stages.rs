@@ -1,0 +1,177 @@
+//! The stages that come before tuning: base, SFT and reward model. Each leaves its model in `stages/`
+//! of the run folder, from where a resumed run goes on.
+
+use burn::tensor::Device;
+use togi_data::{LossOn, lab::Writer, tokenize};
+use togi_policy::{Policy, hf, source::Source};
+
+use crate::{
+    data::{DataSource, LabRows, samples},
+    error::TrainError,
+    lab_defaults,
+    metrics::{Event, Observer},
+    offline::{self, Stage},
+    reward::{BradleyTerry, RewardConfig},
+    run_folder::RunFolder,
+    sft::{Sft, SftConfig},
+};
+
+/// The lab's base model: the untrained one, after learning what the base writer writes.
+///
+/// # Errors
+/// As the recipe `sft`.
+pub fn lab_base(
+    run: &RunFolder,
+    config: &SftConfig,
+    seed: u64,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Policy, TrainError> {
+    let untrained = Source::Lab.load(device, seed)?;
+    stage(run, "base", seed ^ 16, device, observer, |stage| {
+        let data = DataSource::Lab;
+        imitate(stage, untrained, config, &data, seed ^ 1, Writer::base())
+    })
+}
+
+/// The lab's SFT model, with the lab's default configurations: what recipes start from that tune a
+/// model which can answer already. The same as in `rlhf` with this seed.
+///
+/// # Errors
+/// As the recipe `sft`.
+pub fn lab_sft(
+    run: &RunFolder,
+    seed: u64,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Policy, TrainError> {
+    let base = lab_base(run, &lab_defaults::base(), seed, device, observer)?;
+    let (config, data) = (lab_defaults::sft(), DataSource::Lab);
+    sft(run, base, &config, &data, seed, device, observer)
+}
+
+/// SFT on demonstrations, or on the chosen answers of pairs.
+pub(crate) fn sft(
+    run: &RunFolder,
+    base: Policy,
+    config: &SftConfig,
+    data: &DataSource,
+    seed: u64,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Policy, TrainError> {
+    stage(run, "sft", seed ^ 17, device, observer, |stage| {
+        let writer = Writer::demonstrator();
+        imitate(stage, base, config, data, split(data, seed, 2), writer)
+    })
+}
+
+/// A reward model, from the SFT model.
+///
+/// # Errors
+/// As the recipe `reward`.
+pub fn reward(
+    run: &RunFolder,
+    sft: &Policy,
+    config: &RewardConfig,
+    data: &DataSource,
+    seed: u64,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Policy, TrainError> {
+    stage(run, "reward", seed ^ 18, device, observer, |stage| {
+        let pairs = samples(
+            data,
+            LabRows::Preferences(config.annotators),
+            &config.data,
+            split(data, seed, 3),
+            &sft.tokenizer,
+            &config.data.options(LossOn::Completion),
+            tokenize::pair,
+        )?;
+        stage.observer.on(Event::Message(&pairs.summary));
+        let mut decoder = sft.decoder.with_score_head(Some(seed))?;
+        if let Some(lora) = &config.lora {
+            decoder.add_lora(lora.clone(), seed)?;
+        }
+        let mut objective = BradleyTerry {
+            train: &pairs.train,
+            valid: &pairs.valid,
+            centering: config.centering,
+            use_margin: config.use_margin,
+        };
+        let (optim, train) = (&config.optim, &config.train);
+        offline::train(stage, &mut decoder, &mut objective, optim, train)?;
+        decoder.merge_lora();
+        Ok(Policy::new(decoder, sft.tokenizer.clone(), "the run")?)
+    })
+}
+
+/// The seed of a stage's data. Rows of files are split once, so that what one stage holds out no other
+/// sees; of the lab each stage has rows of its own.
+pub(crate) fn split(data: &DataSource, seed: u64, stage: u64) -> u64 {
+    match data {
+        DataSource::Lab => seed ^ stage,
+        DataSource::Files { .. } => seed,
+    }
+}
+
+/// Runs a stage and saves its model, or loads what an earlier run of it saved.
+pub(crate) fn stage(
+    run: &RunFolder,
+    name: &str,
+    seed: u64,
+    device: &Device,
+    observer: &mut dyn Observer,
+    work: impl FnOnce(&mut Stage<'_>) -> Result<Policy, TrainError>,
+) -> Result<Policy, TrainError> {
+    let folder = run.path().join("stages").join(name);
+    if !folder.exists() {
+        let policy = work(&mut Stage {
+            name,
+            run,
+            seed,
+            observer,
+        })?;
+        hf::save(&policy, &folder)?;
+    }
+    // Read back even when it was just written: an uninterrupted run and a resumed one go on from
+    // the same bytes.
+    Ok(hf::load(&folder, device)?)
+}
+
+pub(crate) fn imitate(
+    stage: &mut Stage<'_>,
+    mut policy: Policy,
+    config: &SftConfig,
+    data: &DataSource,
+    seed: u64,
+    writer: Writer,
+) -> Result<Policy, TrainError> {
+    let data = samples(
+        data,
+        LabRows::Answers(writer),
+        &config.data,
+        seed,
+        &policy.tokenizer,
+        &config.data.options(config.loss_on),
+        tokenize::sft,
+    )?;
+    stage.observer.on(Event::Message(&data.summary));
+    if let Some(lora) = &config.lora {
+        policy.decoder.add_lora(lora.clone(), seed)?;
+    }
+    let mut objective = Sft {
+        train: &data.train,
+        valid: &data.valid,
+    };
+    offline::train(
+        stage,
+        &mut policy.decoder,
+        &mut objective,
+        &config.optim,
+        &config.train,
+    )?;
+    policy.decoder.merge_lora();
+    Ok(policy)
+}
