@@ -5,8 +5,8 @@ use burn::tensor::Device;
 use clap::Args;
 use console::{Style, measure_text_width};
 use togi_data::{
-    BadRows, DataError, LabelledSample, Located, LossOn, OverLong, PairSample, PromptSample, Role,
-    Sample, TokenizeOptions, Tokenizer,
+    BadRows, DataError, LabelledSample, Located, LossOn, OverLong, PairSample, PromptSample,
+    RankedSample, RatedSample, Role, Sample, StepSample, TokenizeOptions, Tokenizer,
     batch::Order,
     lab::Writer,
     stats::{Lengths, Measured},
@@ -21,7 +21,7 @@ use togi_train::{
     online::{OnlineAlgorithm, OnlineConfig},
     ppo::{PpoConfig, ValueInit},
     preference::PreferenceConfig,
-    reward::RewardConfig,
+    reward::{RewardConfig, RewardLoss},
     rlhf::RlhfConfig,
     sft::SftConfig,
 };
@@ -94,6 +94,40 @@ impl Shown for Vec<LabelledSample> {
     }
 }
 
+impl Shown for RankedSample {
+    fn sides(&self) -> Vec<(&'static str, Sample)> {
+        let named = |(i, answer): (usize, &Sample)| {
+            let name = if i == 0 { "best" } else { "next" };
+            (name, answer.clone())
+        };
+        self.answers.iter().enumerate().map(named).collect()
+    }
+
+    fn packed(&self) -> usize {
+        self.answers.iter().map(Sample::len).sum()
+    }
+}
+
+impl Shown for RatedSample {
+    fn sides(&self) -> Vec<(&'static str, Sample)> {
+        vec![("", self.sample.clone())]
+    }
+
+    fn packed(&self) -> usize {
+        self.sample.len()
+    }
+}
+
+impl Shown for StepSample {
+    fn sides(&self) -> Vec<(&'static str, Sample)> {
+        vec![("", self.sample.clone())]
+    }
+
+    fn packed(&self) -> usize {
+        self.sample.len()
+    }
+}
+
 impl Shown for PromptSample {
     fn sides(&self) -> Vec<(&'static str, Sample)> {
         vec![("", Sample::from_parts(&self.ids, &[], &[]))]
@@ -135,15 +169,22 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             let mut policy = heading(train, &config, &device, config.seed)?;
             policy.decoder = policy.decoder.with_score_head(Some(config.seed))?;
             add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
-            let rows = LabRows::Preferences(config.annotators);
-            let batches = arguments.look(
-                &policy,
-                rows,
-                &config.data,
-                LossOn::Completion,
-                config.seed,
-                tokenize::pair,
-            )?;
+            let (rows, seed) = (config.lab_rows(), config.seed);
+            let (section, on) = (&config.data, LossOn::Completion);
+            let batches = match config.loss {
+                RewardLoss::BradleyTerry { .. } => {
+                    arguments.look(&policy, rows, section, on, seed, tokenize::pair)?
+                }
+                RewardLoss::Ties { .. } | RewardLoss::PlackettLuce | RewardLoss::AllPairs => {
+                    arguments.look(&policy, rows, section, on, seed, tokenize::ranking)?
+                }
+                RewardLoss::Regression => {
+                    arguments.look(&policy, rows, section, on, seed, tokenize::rated)?
+                }
+                RewardLoss::Steps => {
+                    arguments.look(&policy, rows, section, on, seed, tokenize::steps)?
+                }
+            };
             memory(&batches, config.seed, &config.train, &policy.decoder, None);
         }
         Recipe::Kto => {

@@ -26,7 +26,7 @@ use togi_train::{
     online::{self, OnlineAlgorithm, OnlineConfig, OnlineModels},
     ppo::{self, Models, PpoConfig, ValueInit},
     preference::{Preference, PreferenceConfig},
-    reward::{BradleyTerry, RewardConfig},
+    reward::RewardConfig,
     rlhf::{self, RlhfConfig},
     sft::{Sft, SftConfig},
     stages,
@@ -268,27 +268,24 @@ fn run_reward(arguments: &TrainArguments) -> Result<()> {
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
-    let rows = LabRows::Preferences(config.annotators);
-    let data = session.read(
-        &source,
-        rows,
-        &config.data,
-        LossOn::Completion,
-        &policy,
-        config.seed,
-        tokenize::pair,
-    )?;
-    let mut objective = BradleyTerry {
-        train: &data.train,
-        valid: &data.valid,
-        centering: config.centering,
-        use_margin: config.use_margin,
+    let Session {
+        recipe, run, bars, ..
+    } = &mut session;
+    let mut stage = Stage {
+        name: recipe,
+        run,
+        seed: config.seed,
+        observer: bars,
     };
-    let last = session.learn(
-        &mut policy,
-        &mut objective,
-        &config.optim,
-        &config.train,
+    let Policy {
+        decoder, tokenizer, ..
+    } = &mut policy;
+    let last = stages::learn_reward(
+        &mut stage,
+        decoder,
+        tokenizer,
+        &config,
+        &source,
         config.seed,
     )?;
     session.finish_run(&policy, last, arguments, config.seed)

@@ -27,6 +27,12 @@ pub enum Layout {
     PromptOnly,
     /// `prompt`, `completion` and `label`.
     Unpaired,
+    /// `prompt` and `completions`, best first or with `ranks`.
+    Ranking,
+    /// `prompt`, `completion` and a number `score`.
+    Rated,
+    /// `prompt`, `completions` (steps) and `labels`.
+    Steps,
 }
 
 impl Layout {
@@ -39,15 +45,22 @@ impl Layout {
             Self::HhDialogues => "chosen + rejected (HH dialogues)",
             Self::PromptOnly => "prompt",
             Self::Unpaired => "prompt + completion + label",
+            Self::Ranking => "prompt + completions (ranked)",
+            Self::Rated => "prompt + completion + score",
+            Self::Steps => "prompt + completions + labels (steps)",
         }
     }
 }
 
 /// Columns that mean something here. `images` and `tools` are refused where they hold something.
-pub(crate) const COLUMNS: [&str; 11] = [
+pub(crate) const COLUMNS: [&str; 15] = [
     "messages",
     "prompt",
     "completion",
+    "completions",
+    "ranks",
+    "labels",
+    "score",
     "chosen",
     "rejected",
     "label",
@@ -95,6 +108,12 @@ pub fn detect(row: &Map<String, Value>, place: &str) -> Result<Layout, DataError
         Layout::Messages
     } else if has("prompt") && has("completion") && has("label") {
         Layout::Unpaired
+    } else if has("prompt") && has("completions") && has("labels") {
+        Layout::Steps
+    } else if has("prompt") && has("completions") {
+        Layout::Ranking
+    } else if has("prompt") && has("completion") && row.get("score").is_some_and(Value::is_number) {
+        Layout::Rated
     } else if has("prompt") && has("completion") {
         Layout::PromptCompletion
     } else if has("prompt") {
@@ -104,7 +123,8 @@ pub fn detect(row: &Map<String, Value>, place: &str) -> Result<Layout, DataError
         let reason = format!(
             "columns `{}` are no known layout; there are: messages | prompt + completion | prompt \
              + chosen + rejected | chosen + rejected as HH dialogues or message lists | prompt | \
-             prompt + completion + label",
+             prompt + completion + label | prompt + completion + score | prompt + completions (+ \
+             ranks) | prompt + completions + labels",
             seen.join("`, `")
         );
         return Err(DataError::row(place, reason));
@@ -315,6 +335,13 @@ pub fn record(row: &Map<String, Value>, layout: Layout, place: &str) -> Result<R
                 }
             },
         },
+        Layout::Ranking => ranking(row, place)?,
+        Layout::Rated => Record::Rated {
+            prompt: prompt(row, place)?,
+            completion: answer(row, "completion", place)?,
+            score: number(field(row, "score", place)?, "score", place)?,
+        },
+        Layout::Steps => steps(row, place)?,
     };
     if let Record::Preference {
         chosen, rejected, ..
@@ -327,6 +354,118 @@ pub fn record(row: &Map<String, Value>, layout: Layout, place: &str) -> Result<R
         ));
     }
     Ok(record)
+}
+
+fn number(value: &Value, name: &str, place: &str) -> Result<f64, DataError> {
+    value.as_f64().filter(|x| x.is_finite()).ok_or_else(|| {
+        let reason = format!("field `{name}` is {}, not a finite number", kind(value));
+        DataError::row(place, reason)
+    })
+}
+
+fn list<'a>(
+    row: &'a Map<String, Value>,
+    name: &str,
+    place: &str,
+) -> Result<&'a Vec<Value>, DataError> {
+    match field(row, name, place)? {
+        Value::Array(items) => Ok(items),
+        other => {
+            let reason = format!("field `{name}` is {}, not a list", kind(other));
+            Err(DataError::row(place, reason))
+        }
+    }
+}
+
+/// As many as there are completions.
+fn matching<'a>(
+    row: &'a Map<String, Value>,
+    name: &str,
+    count: usize,
+    place: &str,
+) -> Result<&'a Vec<Value>, DataError> {
+    let items = list(row, name, place)?;
+    if items.len() == count {
+        return Ok(items);
+    }
+    let (found, reason) = (items.len(), "one for each of `completions` is needed");
+    Err(DataError::row(
+        place,
+        format!("field `{name}` has {found} entries; {reason} ({count})"),
+    ))
+}
+
+fn ranking(row: &Map<String, Value>, place: &str) -> Result<Record, DataError> {
+    let wrong = |reason: String| DataError::row(place, reason);
+    let items = list(row, "completions", place)?;
+    if items.len() < 2 {
+        return Err(wrong("field `completions` has fewer than two".to_owned()));
+    }
+    let mut answers = Vec::with_capacity(items.len());
+    for (i, item) in items.iter().enumerate() {
+        let name = format!("completions[{i}]");
+        let one = Map::from_iter([(name.clone(), item.clone())]);
+        answers.push(answer(&one, &name, place)?);
+    }
+    let ranks: Vec<u32> = if has(row, "ranks") {
+        let rank = |value: &Value| {
+            let rank = value.as_u64().filter(|rank| (1..1 << 20).contains(rank));
+            rank.map(|rank| rank as u32).ok_or_else(|| {
+                let reason = "is not a list of whole numbers from 1 (the best)";
+                wrong(format!("field `ranks` {reason}"))
+            })
+        };
+        let ranks = matching(row, "ranks", items.len(), place)?;
+        ranks.iter().map(rank).collect::<Result<_, _>>()?
+    } else {
+        (1..=items.len() as u32).collect()
+    };
+    let mut both: Vec<(u32, Content)> = ranks.into_iter().zip(answers).collect();
+    both.sort_by_key(|(rank, _)| *rank);
+    let (ranks, answers) = both.into_iter().unzip();
+    Ok(Record::Ranking {
+        prompt: prompt(row, place)?,
+        answers,
+        ranks,
+    })
+}
+
+fn steps(row: &Map<String, Value>, place: &str) -> Result<Record, DataError> {
+    let wrong = |name: &str, i: usize, value: &Value, must: &str| {
+        let reason = format!("field `{name}[{i}]` is {}, not {must}", kind(value));
+        DataError::row(place, reason)
+    };
+    let items = list(row, "completions", place)?;
+    if items.is_empty() {
+        return Err(DataError::row(place, "field `completions` is empty"));
+    }
+    let mut steps = Vec::with_capacity(items.len());
+    for (i, item) in items.iter().enumerate() {
+        match item {
+            Value::String(text) if !text.trim().is_empty() => steps.push(text.clone()),
+            Value::String(_) => {
+                return Err(DataError::row(
+                    place,
+                    format!("field `completions[{i}]` is empty"),
+                ));
+            }
+            other => return Err(wrong("completions", i, other, "text")),
+        }
+    }
+    let labels = matching(row, "labels", items.len(), place)?;
+    let labels = labels.iter().enumerate().map(|(i, value)| {
+        let right = value.as_bool().or(match value.as_u64() {
+            Some(0) => Some(false),
+            Some(1) => Some(true),
+            _ => None,
+        });
+        right.ok_or_else(|| wrong("labels", i, value, "true or false"))
+    });
+    Ok(Record::Steps {
+        prompt: prompt(row, place)?,
+        steps,
+        labels: labels.collect::<Result<_, _>>()?,
+    })
 }
 
 fn margin(row: &Map<String, Value>, place: &str) -> Result<Option<f64>, DataError> {
@@ -446,10 +585,39 @@ mod tests {
                 r#"{"prompt": "a", "completion": "b", "label": true}"#,
                 Layout::Unpaired,
             ),
+            (
+                r#"{"prompt": "a", "completion": "b", "score": 3}"#,
+                Layout::Rated,
+            ),
+            (
+                r#"{"prompt": "a", "completion": "b", "score": "?"}"#,
+                Layout::PromptCompletion,
+            ),
+            (
+                r#"{"prompt": "a", "completions": ["b", "c"]}"#,
+                Layout::Ranking,
+            ),
+            (
+                r#"{"prompt": "a", "completions": ["b"], "labels": [true]}"#,
+                Layout::Steps,
+            ),
         ];
         for (json, layout) in cases {
             assert_eq!(detect(&row(json), "f:1").unwrap(), layout, "{json}");
         }
+    }
+
+    #[test]
+    fn rankings_are_sorted_by_their_ranks() {
+        let json = r#"{"prompt": "q", "completions": ["a", "b", "c"], "ranks": [2, 1, 2]}"#;
+        let Record::Ranking { answers, ranks, .. } = read(json).unwrap() else {
+            panic!("not a ranking");
+        };
+        let said: Vec<String> = answers.iter().map(Content::text).collect();
+        assert_eq!(
+            (said, ranks),
+            (vec!["b".into(), "a".into(), "c".into()], vec![1, 2, 2])
+        );
     }
 
     #[test]
@@ -559,7 +727,34 @@ mod tests {
                 "`margin` is text",
             ),
         ];
-        for (json, needle) in cases {
+        let of_lists = [
+            (r#"{"prompt": "a", "completions": ["b"]}"#, "fewer than two"),
+            (
+                r#"{"prompt": "a", "completions": "b"}"#,
+                "`completions` is text, not a list",
+            ),
+            (
+                r#"{"prompt": "a", "completions": ["b", 3]}"#,
+                "`completions[1]` is a number",
+            ),
+            (
+                r#"{"prompt": "a", "completions": ["b", "c"], "ranks": [1]}"#,
+                "`ranks` has 1 entries",
+            ),
+            (
+                r#"{"prompt": "a", "completions": ["b", "c"], "ranks": [0, 1]}"#,
+                "from 1",
+            ),
+            (
+                r#"{"prompt": "a", "completions": ["b", " "], "labels": [true, false]}"#,
+                "`completions[1]` is empty",
+            ),
+            (
+                r#"{"prompt": "a", "completions": ["b"], "labels": ["yes"]}"#,
+                "`labels[0]` is text, not true or false",
+            ),
+        ];
+        for (json, needle) in cases.into_iter().chain(of_lists) {
             let error = read(json).unwrap_err().to_string();
             assert!(
                 error.starts_with("f:1: ") && error.contains(needle),

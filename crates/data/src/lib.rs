@@ -24,6 +24,8 @@ pub use error::DataError;
 pub use formats::{BadRows, Dataset, LoadOptions, Skipped, load, load_with};
 pub use layout::Layout;
 pub use record::{Content, Located, Message, Record};
-pub use sample::{LabelledSample, PairSample, PromptSample, Role, Sample};
+pub use sample::{
+    LabelledSample, PairSample, PromptSample, RankedSample, RatedSample, Role, Sample, StepSample,
+};
 pub use tokenize::{HhAs, LossOn, OverLong, TokenizeOptions};
 pub use tokenizer::{SpecialTokens, Tokenizer};

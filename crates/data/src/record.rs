@@ -87,6 +87,33 @@ pub enum Record {
         /// True for good.
         label: bool,
     },
+    /// Several answers in the order of a preference.
+    Ranking {
+        /// The prompt.
+        prompt: Content,
+        /// The answers, the best first.
+        answers: Vec<Content>,
+        /// The rank of each, from 1; equal ranks are ties.
+        ranks: Vec<u32>,
+    },
+    /// One answer with a rating.
+    Rated {
+        /// The prompt.
+        prompt: Content,
+        /// The answer.
+        completion: Content,
+        /// The rating.
+        score: f64,
+    },
+    /// An answer in steps, each right or wrong.
+    Steps {
+        /// The prompt.
+        prompt: Content,
+        /// The steps, in order.
+        steps: Vec<String>,
+        /// True for a right step.
+        labels: Vec<bool>,
+    },
 }
 
 /// A record and where it came from.

@@ -102,6 +102,35 @@ impl LabelledSample {
     }
 }
 
+/// Several completions of one prompt in the order of a preference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RankedSample {
+    /// Prompt and completion of each, the best first.
+    pub answers: Vec<Sample>,
+    /// The rank of each; equal ranks are ties.
+    pub ranks: Vec<u32>,
+}
+
+/// One completion with a rating.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RatedSample {
+    /// Prompt and completion.
+    pub sample: Sample,
+    /// The rating.
+    pub score: f64,
+}
+
+/// A completion in steps, each right or wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepSample {
+    /// Prompt and steps.
+    pub sample: Sample,
+    /// Position of each step's last token.
+    pub ends: Vec<usize>,
+    /// True for a right step.
+    pub labels: Vec<bool>,
+}
+
 /// A prompt ready for generation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptSample {

@@ -3,7 +3,9 @@
 use crate::{
     error::DataError,
     record::Located,
-    sample::{LabelledSample, PairSample, PromptSample, Sample},
+    sample::{
+        LabelledSample, PairSample, PromptSample, RankedSample, RatedSample, Sample, StepSample,
+    },
     tokenize::{OverLong, TokenizeOptions},
     tokenizer::Tokenizer,
 };
@@ -30,6 +32,24 @@ impl Measured for Vec<LabelledSample> {
     fn tokens(&self) -> usize {
         let lengths = self.iter().map(|labelled| labelled.sample.len());
         lengths.max().unwrap_or(0)
+    }
+}
+
+impl Measured for RankedSample {
+    fn tokens(&self) -> usize {
+        self.answers.iter().map(Sample::len).max().unwrap_or(0)
+    }
+}
+
+impl Measured for RatedSample {
+    fn tokens(&self) -> usize {
+        self.sample.len()
+    }
+}
+
+impl Measured for StepSample {
+    fn tokens(&self) -> usize {
+        self.sample.len()
     }
 }
 

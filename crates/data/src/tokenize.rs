@@ -22,7 +22,10 @@ use crate::{
     error::DataError,
     hh,
     record::{Content, Located, Message, Record},
-    sample::{LabelledSample, PairSample, PromptSample, Role, Sample},
+    sample::{
+        LabelledSample, PairSample, PromptSample, RankedSample, RatedSample, Role, Sample,
+        StepSample,
+    },
     tokenizer::Tokenizer,
 };
 
@@ -88,12 +91,16 @@ pub fn sft(
         place: &located.place,
     };
     let mut sample = match &located.record {
-        Record::PromptCompletion { prompt, completion } => {
-            row.answered(prompt, completion, "completion")?
-        }
+        Record::PromptCompletion { prompt, completion }
+        | Record::Rated {
+            prompt, completion, ..
+        } => row.answered(prompt, completion, "completion")?,
+        Record::Ranking {
+            prompt, answers, ..
+        } => row.answered(prompt, &answers[0], "completions[0]")?,
         Record::Preference { prompt, chosen, .. } => row.answered(prompt, chosen, "chosen")?,
         Record::Messages(messages) => row.conversation(&[], messages, "messages")?,
-        Record::Prompt(_) | Record::Unpaired { .. } => {
+        Record::Prompt(_) | Record::Unpaired { .. } | Record::Steps { .. } => {
             return Err(row.unusable("SFT", "messages, prompt + completion or chosen + rejected"));
         }
     };
@@ -186,6 +193,135 @@ pub fn labelled(
     Ok((!samples.is_empty()).then_some(samples))
 }
 
+/// Ranked completions: of a ranking, or the two of a pair; `None` if one was dropped as too long.
+///
+/// # Errors
+/// Names file, line and field.
+pub fn ranking(
+    located: &Located,
+    tokenizer: &Tokenizer,
+    options: &TokenizeOptions,
+) -> Result<Option<RankedSample>, DataError> {
+    let row = RowContext {
+        tokenizer,
+        options,
+        place: &located.place,
+    };
+    let (prompt, answers, ranks) = match &located.record {
+        Record::Ranking {
+            prompt,
+            answers,
+            ranks,
+        } => (prompt, answers.iter().collect(), ranks.clone()),
+        Record::Preference {
+            prompt,
+            chosen,
+            rejected,
+            ..
+        } => (prompt, vec![chosen, rejected], vec![1, 2]),
+        _ => {
+            let needed = "completions, or chosen + rejected";
+            return Err(row.unusable("learning from rankings", needed));
+        }
+    };
+    let mut samples = Vec::with_capacity(answers.len());
+    for (i, answer) in answers.into_iter().enumerate() {
+        let sample = row.answered(prompt, answer, &format!("completions[{i}]"))?;
+        match row.fit(sample)? {
+            Some(sample) => samples.push(sample),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(RankedSample {
+        answers: samples,
+        ranks,
+    }))
+}
+
+/// A completion with its rating; a label counts 1 or 0. `None` if it was dropped as too long.
+///
+/// # Errors
+/// Names file, line and field.
+pub fn rated(
+    located: &Located,
+    tokenizer: &Tokenizer,
+    options: &TokenizeOptions,
+) -> Result<Option<RatedSample>, DataError> {
+    let row = RowContext {
+        tokenizer,
+        options,
+        place: &located.place,
+    };
+    let (prompt, completion, score) = match &located.record {
+        Record::Rated {
+            prompt,
+            completion,
+            score,
+        } => (prompt, completion, *score),
+        Record::Unpaired {
+            prompt,
+            completion,
+            label,
+        } => (prompt, completion, f64::from(u8::from(*label))),
+        _ => {
+            let needed = "prompt + completion + score, or + label";
+            return Err(row.unusable("learning from ratings", needed));
+        }
+    };
+    let sample = row.fit(row.answered(prompt, completion, "completion")?)?;
+    Ok(sample.map(|sample| RatedSample { sample, score }))
+}
+
+/// A completion in steps, each followed by a line break as in TRL's process reward models; `None` if it
+/// was dropped as too long. A cut sample keeps its whole steps.
+///
+/// # Errors
+/// Names file, line and field.
+pub fn steps(
+    located: &Located,
+    tokenizer: &Tokenizer,
+    options: &TokenizeOptions,
+) -> Result<Option<StepSample>, DataError> {
+    let row = RowContext {
+        tokenizer,
+        options,
+        place: &located.place,
+    };
+    let Record::Steps {
+        prompt,
+        steps,
+        labels,
+    } = &located.record
+    else {
+        return Err(row.unusable("learning from steps", "completions + labels"));
+    };
+    let mut sample = Sample::default();
+    for id in row.prompt_ids(prompt)? {
+        sample.push(id, Role::Prompt, 0.0);
+    }
+    let mut ends = Vec::with_capacity(steps.len());
+    for (i, step) in steps.iter().enumerate() {
+        let ids = tokenizer.encode_with(&format!("{step}\n"), false)?;
+        if ids.is_empty() {
+            return Err(row.wrong(format!("field `completions[{i}]` has no tokens")));
+        }
+        for id in ids {
+            sample.push(id, Role::Completion, 1.0);
+        }
+        ends.push(sample.len() - 1);
+    }
+    let Some(sample) = row.fit(sample)? else {
+        return Ok(None);
+    };
+    ends.retain(|end| *end < sample.len());
+    let labels = labels[..ends.len()].to_vec();
+    Ok((!ends.is_empty()).then_some(StepSample {
+        sample,
+        ends,
+        labels,
+    }))
+}
+
 /// A prompt for generation, from any record; `None` if it was dropped as too long.
 ///
 /// # Errors
@@ -204,19 +340,16 @@ pub fn prompt(
         Record::Prompt(prompt)
         | Record::PromptCompletion { prompt, .. }
         | Record::Preference { prompt, .. }
+        | Record::Ranking { prompt, .. }
+        | Record::Rated { prompt, .. }
+        | Record::Steps { prompt, .. }
         | Record::Unpaired { prompt, .. } => prompt.clone(),
         Record::Messages(messages) => {
             let last = messages.iter().rposition(|m| m.role == "assistant");
             Content::Messages(messages[..last.unwrap_or(messages.len())].to_vec())
         }
     };
-    let ids = match row.prompt_messages(&content)? {
-        Some(messages) => tokenizer.encode(&row.render(&messages, true)?)?,
-        None => tokenizer.encode_text(&content.text())?,
-    };
-    if ids.is_empty() {
-        return Err(row.wrong("field `prompt` has no tokens"));
-    }
+    let ids = row.prompt_ids(&content)?;
     if ids.len() > options.max_length {
         return match options.over_long {
             OverLong::Error => Err(row.too_long("the prompt has", ids.len())),
@@ -265,6 +398,18 @@ impl RowContext<'_> {
         self.tokenizer
             .render(messages, add_generation_prompt)
             .map_err(|e| self.wrong(e.to_string()))
+    }
+
+    /// The tokens of a prompt that an answer goes on from.
+    fn prompt_ids(&self, prompt: &Content) -> Result<Vec<u32>, DataError> {
+        let ids = match self.prompt_messages(prompt)? {
+            Some(messages) => self.tokenizer.encode(&self.render(&messages, true)?)?,
+            None => self.tokenizer.encode_text(&prompt.text())?,
+        };
+        if ids.is_empty() {
+            return Err(self.wrong("field `prompt` has no tokens"));
+        }
+        Ok(ids)
     }
 
     /// The prompt as messages if it is to be rendered by the chat template.

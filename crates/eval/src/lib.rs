@@ -1,6 +1,7 @@
 //! Metrics, their intervals, tables and reports. No tensors, no training.
 
 pub mod bootstrap;
+pub mod calibration;
 pub mod comparison;
 pub mod diversity;
 pub mod report;

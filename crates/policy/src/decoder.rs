@@ -106,6 +106,32 @@ impl Decoder {
         self.scalar_head(weights, hidden, last)
     }
 
+    /// Scores of the scalar head at given positions of each sequence, all in a row: where the steps of
+    /// an answer end.
+    ///
+    /// # Errors
+    /// As [`Decoder::scores`].
+    ///
+    /// # Panics
+    /// When a position is outside its sequence.
+    pub fn scores_at(
+        &self,
+        weights: &Weights,
+        sequences: &[&[u32]],
+        positions: &[&[usize]],
+    ) -> Result<Tensor<1>, PolicyError> {
+        let batch = Packed::new(sequences.iter().copied());
+        let mut rows = Vec::new();
+        for (number, positions) in positions.iter().enumerate() {
+            for position in *positions {
+                assert!(*position < sequences[number].len(), "scores_at: position");
+                rows.push(batch.row(number, *position));
+            }
+        }
+        let hidden = self.hidden(weights, &batch)?;
+        self.scalar_head(weights, hidden, rows)
+    }
+
     /// Scores of the scalar head where each scored token of the samples is predicted, in the
     /// order and with the lengths of [`Decoder::log_probs`].
     ///

@@ -31,6 +31,13 @@ pub enum LabRows {
     Answers(Writer),
     /// Pairs of the demonstrator's answers, ordered by annotators.
     Preferences(AnnotatorConfig),
+    /// Four of the demonstrator's answers each, ranked by annotators; answers that are as good as this
+    /// share a rank.
+    Rankings(AnnotatorConfig, f64),
+    /// The demonstrator's answers, rated by annotators.
+    Ratings(AnnotatorConfig),
+    /// What the lab does not have: for people.
+    Missing(&'static str),
     /// Prompts.
     Prompts,
 }
@@ -71,11 +78,12 @@ fn all_is_read(
         (DataSource::Lab, _) if section.hh != defaults.hh => "data.hh",
         (DataSource::Lab, _) if section.bad_rows != defaults.bad_rows => "data.bad_rows",
         (DataSource::Files { .. }, _) if section.lab_rows != defaults.lab_rows => "data.lab_rows",
-        (DataSource::Files { .. }, LabRows::Preferences(annotators))
-            if *annotators != AnnotatorConfig::default() =>
-        {
-            "annotators"
-        }
+        (
+            DataSource::Files { .. },
+            LabRows::Preferences(annotators)
+            | LabRows::Rankings(annotators, _)
+            | LabRows::Ratings(annotators),
+        ) if *annotators != AnnotatorConfig::default() => "annotators",
         (DataSource::Files { valid, .. }, _)
             if !valid.is_empty() && section.valid_fraction != defaults.valid_fraction =>
         {
@@ -102,6 +110,10 @@ pub fn rows(
     seed: u64,
 ) -> Result<Rows, TrainError> {
     all_is_read(source, &wanted, section)?;
+    if let (DataSource::Lab, LabRows::Missing(what)) = (source, wanted) {
+        let reason = format!("the lab has no {what}; give --data FILE");
+        return Err(TrainError::config("data", reason));
+    }
     let DataSource::Files { train, valid } = source else {
         let held_out = ((section.lab_rows as f64 * section.valid_fraction) as usize).max(64);
         return Ok(Rows {
@@ -209,6 +221,9 @@ pub fn samples<T>(
     })
 }
 
+/// Answers in a ranking of the lab.
+const LAB_RANKED: usize = 4;
+
 /// Skipped rows that are listed one by one.
 const SHOWN: usize = 5;
 
@@ -233,6 +248,16 @@ fn lab_rows(wanted: LabRows, seed: u64, split: Split, count: usize) -> Vec<Locat
             let annotators = Annotators::new(seed, config);
             lab::preferences(seed, split, count, &Writer::demonstrator(), &annotators)
         }
+        LabRows::Rankings(config, tie) => {
+            let annotators = Annotators::new(seed, config);
+            let writer = Writer::demonstrator();
+            lab::rankings(seed, split, count, &writer, &annotators, LAB_RANKED, tie)
+        }
+        LabRows::Ratings(config) => {
+            let annotators = Annotators::new(seed, config);
+            lab::ratings(seed, split, count, &Writer::demonstrator(), &annotators)
+        }
         LabRows::Prompts => lab::prompt_records(seed, split, count),
+        LabRows::Missing(_) => Vec::new(),
     }
 }

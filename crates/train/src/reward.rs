@@ -1,4 +1,5 @@
-//! Reward models from comparisons: a scalar head on the last token, Bradley-Terry loss.
+//! Reward models: a scalar head on the last token. Here from comparisons, by Bradley-Terry; from
+//! rankings, ratings and steps in the files beside.
 
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -6,8 +7,11 @@ use togi_data::{PairSample, lab::AnnotatorConfig};
 use togi_policy::{Decoder, LoraConfig, Weights};
 use togi_rl_algos::{Normalisation, bradley_terry::bradley_terry_loss};
 
+use togi_eval::calibration::{CALIBRATION_BINS, Calibration, correlation};
+
 use crate::{
     config::{DataSection, LoopSection, OptimSection, RecipeConfig, within},
+    data::LabRows,
     error::TrainError,
     metrics::Row,
     offline::{Objective, host},
@@ -20,10 +24,8 @@ use crate::{
 pub struct RewardConfig {
     /// Of data order, head, dropout and adapters.
     pub seed: u64,
-    /// Weight of `(r_chosen + r_rejected)²`, which keeps rewards around zero.
-    pub centering: f64,
-    /// Use the rows' `margin` column in the loss.
-    pub use_margin: bool,
+    /// The loss, which says what kind of rows it learns from.
+    pub loss: RewardLoss,
     /// Batches, evaluation, checkpoints.
     pub train: LoopSection,
     /// Optimiser.
@@ -37,12 +39,71 @@ pub struct RewardConfig {
     pub lora: Option<LoraConfig>,
 }
 
+/// What a reward model learns from, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RewardLoss {
+    /// From pairs.
+    BradleyTerry {
+        /// Weight of `(r_chosen + r_rejected)²`, which keeps rewards around zero.
+        #[serde(default)]
+        centering: f64,
+        /// Use the rows' `margin` column.
+        #[serde(default)]
+        use_margin: bool,
+        /// Probability that a label is wrong.
+        #[serde(default)]
+        label_smoothing: f64,
+    },
+    /// From rankings (or pairs) with ties: Rao-Kupper.
+    Ties {
+        /// How often the annotators see no difference; above 1.
+        theta: f64,
+    },
+    /// From rankings: Plackett-Luce.
+    PlackettLuce,
+    /// From rankings: all pairs of a row, averaged (InstructGPT).
+    AllPairs,
+    /// From ratings: squared error.
+    Regression,
+    /// From answers in steps that are right or wrong: a process reward model.
+    Steps,
+}
+
+impl Default for RewardLoss {
+    fn default() -> Self {
+        Self::BradleyTerry {
+            centering: 0.01,
+            use_margin: false,
+            label_smoothing: 0.0,
+        }
+    }
+}
+
+impl RewardLoss {
+    fn validate(&self) -> Result<(), TrainError> {
+        match *self {
+            Self::BradleyTerry {
+                centering,
+                label_smoothing,
+                ..
+            } => within("loss.centering", centering, 0.0, f64::MAX).and(within(
+                "loss.label_smoothing",
+                label_smoothing,
+                0.0,
+                0.5,
+            )),
+            Self::Ties { theta } => within("loss.theta", theta, 1.000_001, f64::MAX),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Default for RewardConfig {
     fn default() -> Self {
         Self {
             seed: 0,
-            centering: 0.01,
-            use_margin: false,
+            loss: RewardLoss::default(),
             train: LoopSection::default(),
             optim: OptimSection {
                 learning_rate: 1e-5,
@@ -55,9 +116,26 @@ impl Default for RewardConfig {
     }
 }
 
+/// Answers of the lab that are as good as this share a rank, where the loss knows ties.
+const LAB_TIE: f64 = 0.05;
+
+impl RewardConfig {
+    /// What it wants of the lab.
+    pub fn lab_rows(&self) -> LabRows {
+        let annotators = self.annotators;
+        match self.loss {
+            RewardLoss::BradleyTerry { .. } => LabRows::Preferences(annotators),
+            RewardLoss::Ties { .. } => LabRows::Rankings(annotators, LAB_TIE),
+            RewardLoss::PlackettLuce | RewardLoss::AllPairs => LabRows::Rankings(annotators, 0.0),
+            RewardLoss::Regression => LabRows::Ratings(annotators),
+            RewardLoss::Steps => LabRows::Missing("answers in steps"),
+        }
+    }
+}
+
 impl RecipeConfig for RewardConfig {
     fn validate(&self) -> Result<(), TrainError> {
-        within("centering", self.centering, 0.0, f64::MAX)?;
+        self.loss.validate()?;
         self.train.validate()?;
         self.optim.validate()?;
         self.data.validate()?;
@@ -75,10 +153,12 @@ pub struct BradleyTerry<'a> {
     pub train: &'a [PairSample],
     /// Held out.
     pub valid: &'a [PairSample],
-    /// See [`RewardConfig::centering`].
+    /// See [`RewardLoss::BradleyTerry`].
     pub centering: f64,
-    /// See [`RewardConfig::use_margin`].
+    /// See [`RewardLoss::BradleyTerry`].
     pub use_margin: bool,
+    /// See [`RewardLoss::BradleyTerry`].
+    pub label_smoothing: f64,
 }
 
 impl BradleyTerry<'_> {
@@ -103,7 +183,8 @@ impl BradleyTerry<'_> {
                 .collect();
             Tensor::from_data(TensorData::new(data, [n]), decoder.device())
         });
-        let loss = bradley_terry_loss(&chosen, &rejected, margin.as_ref(), self.centering, 0.0)?;
+        let (centering, smoothing) = (self.centering, self.label_smoothing);
+        let loss = bradley_terry_loss(&chosen, &rejected, margin.as_ref(), centering, smoothing)?;
         Ok([loss, chosen, rejected])
     }
 }
@@ -162,11 +243,19 @@ impl Objective for BradleyTerry<'_> {
         let weights = decoder.frozen();
         let denominator = pairs.len() as f64;
         let mut row = Row::default();
+        let (mut margins, mut longer) = (Vec::new(), Vec::new());
         for part in pairs.chunks(EVAL_PART) {
             let [losses, chosen, rejected] = self.score(decoder, &weights, part)?;
             row.add("loss", host(&losses).iter().sum::<f64>() / denominator);
-            log_pairs(&mut row, &host(&chosen), &host(&rejected), denominator);
+            let (chosen, rejected) = (host(&chosen), host(&rejected));
+            log_pairs(&mut row, &chosen, &rejected, denominator);
+            margins.extend(chosen.iter().zip(&rejected).map(|(c, r)| c - r));
+            let more = |p: &&PairSample| p.chosen.len() as f64 - p.rejected.len() as f64;
+            longer.extend(part.iter().map(more));
         }
+        let calibration = Calibration::of_margins(&margins, CALIBRATION_BINS);
+        row.set("ece", calibration.expected_error());
+        row.set("length_correlation", correlation(&margins, &longer));
         row.set("samples", denominator);
         Ok(Some(row))
     }

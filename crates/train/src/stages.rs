@@ -2,16 +2,19 @@
 //! of the run folder, from where a resumed run goes on.
 
 use burn::tensor::Device;
-use togi_data::{LossOn, lab::Writer, tokenize};
-use togi_policy::{Policy, hf, source::Source};
+use togi_data::{LossOn, Tokenizer, lab::Writer, tokenize};
+use togi_policy::{Decoder, Policy, hf, source::Source};
 
 use crate::{
     data::{DataSource, LabRows, samples},
     error::TrainError,
     lab_defaults,
-    metrics::{Event, Observer},
+    metrics::{Event, Observer, Row},
     offline::{self, Stage},
-    reward::{BradleyTerry, RewardConfig},
+    reward::{BradleyTerry, RewardConfig, RewardLoss},
+    reward_rankings::Rankings,
+    reward_ratings::Ratings,
+    reward_steps::Steps,
     run_folder::RunFolder,
     sft::{Sft, SftConfig},
 };
@@ -80,31 +83,79 @@ pub fn reward(
     observer: &mut dyn Observer,
 ) -> Result<Policy, TrainError> {
     stage(run, "reward", seed ^ 18, device, observer, |stage| {
-        let pairs = samples(
-            data,
-            LabRows::Preferences(config.annotators),
-            &config.data,
-            split(data, seed, 3),
-            &sft.tokenizer,
-            &config.data.options(LossOn::Completion),
-            tokenize::pair,
-        )?;
-        stage.observer.on(Event::Message(&pairs.summary));
         let mut decoder = sft.decoder.with_score_head(Some(seed))?;
         if let Some(lora) = &config.lora {
             decoder.add_lora(lora.clone(), seed)?;
         }
-        let mut objective = BradleyTerry {
-            train: &pairs.train,
-            valid: &pairs.valid,
-            centering: config.centering,
-            use_margin: config.use_margin,
-        };
-        let (optim, train) = (&config.optim, &config.train);
-        offline::train(stage, &mut decoder, &mut objective, optim, train)?;
+        let seed = split(data, seed, 3);
+        learn_reward(stage, &mut decoder, &sft.tokenizer, config, data, seed)?;
         decoder.merge_lora();
         Ok(Policy::new(decoder, sft.tokenizer.clone(), "the run")?)
     })
+}
+
+/// Trains a model with a scalar head on the kind of rows that its loss learns from. Returns the last
+/// held-out metrics.
+///
+/// # Errors
+/// Rows that the loss cannot use; the lab has no answers in steps.
+pub fn learn_reward(
+    stage: &mut Stage<'_>,
+    decoder: &mut Decoder,
+    tokenizer: &Tokenizer,
+    config: &RewardConfig,
+    data: &DataSource,
+    seed: u64,
+) -> Result<Option<Row>, TrainError> {
+    let options = config.data.options(LossOn::Completion);
+    let (section, optim, train) = (&config.data, &config.optim, &config.train);
+    let rows = config.lab_rows();
+    match config.loss {
+        RewardLoss::BradleyTerry {
+            centering,
+            use_margin,
+            label_smoothing,
+        } => {
+            let make = tokenize::pair;
+            let pairs = samples(data, rows, section, seed, tokenizer, &options, make)?;
+            stage.observer.on(Event::Message(&pairs.summary));
+            let mut objective = BradleyTerry {
+                train: &pairs.train,
+                valid: &pairs.valid,
+                centering,
+                use_margin,
+                label_smoothing,
+            };
+            offline::train(stage, decoder, &mut objective, optim, train)
+        }
+        RewardLoss::Ties { .. } | RewardLoss::PlackettLuce | RewardLoss::AllPairs => {
+            let make = tokenize::ranking;
+            let ranked = samples(data, rows, section, seed, tokenizer, &options, make)?;
+            stage.observer.on(Event::Message(&ranked.summary));
+            let mut objective = Rankings::new(&ranked.train, &ranked.valid, config.loss)?;
+            offline::train(stage, decoder, &mut objective, optim, train)
+        }
+        RewardLoss::Regression => {
+            let make = tokenize::rated;
+            let rated = samples(data, rows, section, seed, tokenizer, &options, make)?;
+            stage.observer.on(Event::Message(&rated.summary));
+            let mut objective = Ratings {
+                train: &rated.train,
+                valid: &rated.valid,
+            };
+            offline::train(stage, decoder, &mut objective, optim, train)
+        }
+        RewardLoss::Steps => {
+            let make = tokenize::steps;
+            let steps = samples(data, rows, section, seed, tokenizer, &options, make)?;
+            stage.observer.on(Event::Message(&steps.summary));
+            let mut objective = Steps {
+                train: &steps.train,
+                valid: &steps.valid,
+            };
+            offline::train(stage, decoder, &mut objective, optim, train)
+        }
+    }
 }
 
 /// The seed of a stage's data. Rows of files are split once, so that what one stage holds out no other

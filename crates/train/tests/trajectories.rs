@@ -297,6 +297,7 @@ fn a_reward_model_follows_trl() {
         valid: &[],
         centering: 0.0,
         use_margin: false,
+        label_smoothing: 0.0,
     };
     follows("reward", &golden, &mut decoder, &mut objective);
 }

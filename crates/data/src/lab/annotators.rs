@@ -59,18 +59,49 @@ impl Annotators {
         }
     }
 
+    /// What an answer is worth to a person with these weights.
+    fn utility(&self, weights: &[f64; 4], prompt: &LabPrompt, answer: &str) -> f64 {
+        let gold = score(prompt, answer);
+        let parts = [gold.instruction, gold.brevity, gold.politeness, gold.safety];
+        let words = answer.split_whitespace().count() as f64;
+        let own: f64 = weights.iter().zip(parts).map(|(w, p)| w * p).sum();
+        own + self.config.length_bias * words / 10.0
+    }
+
+    /// The ranks, from 1, that the annotator of this item gives to answers. The choice among those
+    /// that are left has the noise of a comparison (Plackett-Luce). Answers whose utilities are within
+    /// `tie` of the one before share its rank.
+    pub fn ranks(&self, item: u64, prompt: &LabPrompt, answers: &[String], tie: f64) -> Vec<u32> {
+        let mut rng = CounterRng::new(self.seed, &[0x7261_6e6b, item]);
+        let weights = self.weights[rng.below(self.weights.len())];
+        // Gumbel noise on the utilities makes the order Plackett-Luce's.
+        let mut noisy = |answer: &String| {
+            let gumbel = -(-(1.0 - rng.next_f64()).ln()).ln();
+            self.utility(&weights, prompt, answer) + self.config.noise.max(0.0) * gumbel
+        };
+        let utilities: Vec<f64> = answers.iter().map(&mut noisy).collect();
+        let mut order: Vec<usize> = (0..answers.len()).collect();
+        order.sort_by(|a, b| utilities[*b].total_cmp(&utilities[*a]));
+        let mut ranks = vec![1; answers.len()];
+        for pair in order.windows(2) {
+            let close = tie > 0.0 && utilities[pair[0]] - utilities[pair[1]] <= tie;
+            ranks[pair[1]] = ranks[pair[0]] + u32::from(!close);
+        }
+        ranks
+    }
+
+    /// What the annotator of this item says of one answer, about 0 to 1.
+    pub fn rating(&self, item: u64, prompt: &LabPrompt, answer: &str) -> f64 {
+        let mut rng = CounterRng::new(self.seed, &[0x7261_7465, item]);
+        let weights = self.weights[rng.below(self.weights.len())];
+        self.utility(&weights, prompt, answer) + self.config.noise.max(0.0) * rng.gaussian()
+    }
+
     /// True if the annotator of this item takes the first answer.
     pub fn prefers_first(&self, item: u64, prompt: &LabPrompt, a: &str, b: &str) -> bool {
         let mut rng = CounterRng::new(self.seed, &[0x7072_6566, item]);
         let weights = self.weights[rng.below(self.weights.len())];
-        let utility = |answer: &str| {
-            let gold = score(prompt, answer);
-            let parts = [gold.instruction, gold.brevity, gold.politeness, gold.safety];
-            let words = answer.split_whitespace().count() as f64;
-            let own: f64 = weights.iter().zip(parts).map(|(w, p)| w * p).sum();
-            own + self.config.length_bias * words / 10.0
-        };
-        let difference = utility(a) - utility(b);
+        let difference = self.utility(&weights, prompt, a) - self.utility(&weights, prompt, b);
         if self.config.noise <= 0.0 {
             return difference > 0.0 || (difference == 0.0 && rng.chance(0.5));
         }

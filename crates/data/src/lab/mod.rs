@@ -106,9 +106,102 @@ pub fn preferences(
     records
 }
 
+/// Prompts with `answers` different answers each by the writer, ranked by the annotators; answers that
+/// are within `tie` of one another share a rank.
+pub fn rankings(
+    seed: u64,
+    split: Split,
+    count: usize,
+    writer: &Writer,
+    annotators: &Annotators,
+    answers: usize,
+    tie: f64,
+) -> Vec<Located> {
+    let mut records = Vec::with_capacity(count);
+    for (i, prompt) in prompts(seed, split, count).iter().enumerate() {
+        let mut rng = CounterRng::new(seed, &[0x7261_6e6b, writer.stream(), i as u64]);
+        let mut written: Vec<String> = Vec::with_capacity(answers);
+        // Equal answers are told apart by nobody: the writer tries again.
+        while written.len() < answers {
+            let text = writer.write(prompt, &mut rng);
+            if !written.contains(&text) {
+                written.push(text);
+            }
+        }
+        let ranks = annotators.ranks(i as u64, prompt, &written, tie);
+        let mut both: Vec<(u32, String)> = ranks.into_iter().zip(written).collect();
+        both.sort_by_key(|(rank, _)| *rank);
+        let (ranks, written): (Vec<u32>, Vec<String>) = both.into_iter().unzip();
+        let record = Record::Ranking {
+            prompt: said("user", prompt.text()),
+            answers: written.iter().map(|text| said("assistant", text)).collect(),
+            ranks,
+        };
+        records.push(located(record, "rankings", i));
+    }
+    records
+}
+
+/// Prompts with one answer each by the writer, rated by the annotators.
+pub fn ratings(
+    seed: u64,
+    split: Split,
+    count: usize,
+    writer: &Writer,
+    annotators: &Annotators,
+) -> Vec<Located> {
+    let rated = prompts(seed, split, count);
+    let rated = rated.iter().enumerate().map(|(i, prompt)| {
+        let mut rng = CounterRng::new(seed, &[0x7261_7465, writer.stream(), i as u64]);
+        let text = writer.write(prompt, &mut rng);
+        let record = Record::Rated {
+            prompt: said("user", prompt.text()),
+            score: annotators.rating(i as u64, prompt, &text),
+            completion: said("assistant", &text),
+        };
+        located(record, "ratings", i)
+    });
+    rated.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rankings_follow_gold_without_noise_and_close_answers_tie() {
+        let exact = AnnotatorConfig {
+            noise: 0.0,
+            disagreement: 0.0,
+            length_bias: 0.0,
+            ..Default::default()
+        };
+        let annotators = Annotators::new(3, exact);
+        let writer = Writer::demonstrator();
+        for tie in [0.0, 0.1] {
+            let mut ties = 0;
+            for row in rankings(3, Split::Train, 100, &writer, &annotators, 4, tie) {
+                let Record::Ranking {
+                    prompt,
+                    answers,
+                    ranks,
+                } = row.record
+                else {
+                    panic!("not a ranking");
+                };
+                let scores: Vec<f64> = answers
+                    .iter()
+                    .map(|a| gold(&prompt.text(), &a.text()).unwrap().total)
+                    .collect();
+                for (score, rank) in scores.windows(2).zip(ranks.windows(2)) {
+                    let tied = rank[0] == rank[1];
+                    assert!(tied || score[0] >= score[1], "{scores:?} {ranks:?}");
+                    ties += u32::from(tied);
+                }
+            }
+            assert_eq!(ties > 0, tie > 0.0);
+        }
+    }
 
     fn mean_gold(writer: &Writer) -> f64 {
         let all = prompts(5, Split::Train, 2000);
