@@ -14,12 +14,14 @@ use togi_data::{
     LoadOptions, Message, OverLong, PromptSample, TokenizeOptions, Tokenizer, load_with, tokenize,
 };
 use togi_policy::{
-    Finish, Policy, Sampling,
+    Finish, Generation, Policy, Sampling,
     generate::{Voice, generate_with},
     source::Source,
 };
 
-use crate::{InputError, device};
+use togi_reward::Scorable;
+
+use crate::{InputError, device, scorer::RewardArguments};
 
 /// How answers are drawn.
 #[derive(Args)]
@@ -103,6 +105,18 @@ pub(crate) struct GenerateArguments {
     /// Answers to each prompt.
     #[arg(long, value_name = "N", default_value_t = 1)]
     samples: usize,
+    /// Draw N answers to each prompt and keep the one that the reward likes best (needs --reward).
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "samples",
+        requires = "reward"
+    )]
+    best_of: Option<usize>,
+    /// What chooses: `lab`, or the folder or run folder of a reward model; several make an ensemble
+    /// (their mean).
+    #[arg(long, value_name = "SRC")]
+    reward: Vec<String>,
     /// Sequences that are generated at a time.
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch_size: usize,
@@ -113,8 +127,10 @@ pub(crate) struct GenerateArguments {
 
 pub(crate) fn generate(arguments: &GenerateArguments) -> Result<()> {
     let drawing = &arguments.drawing;
-    if arguments.samples == 0 {
-        return Err(InputError("--samples 0: must be at least 1".to_owned()).into());
+    let each = arguments.best_of.unwrap_or(arguments.samples);
+    if each == 0 {
+        let text = "--samples and --best-of must be at least 1";
+        return Err(InputError(text.to_owned()).into());
     }
     if arguments.prompt.is_empty() && arguments.data.is_empty() {
         let text = "nothing to answer: give --prompt TEXT or --data FILE";
@@ -133,7 +149,7 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<()> {
     };
     let ids: Vec<&[u32]> = prompts
         .iter()
-        .flat_map(|p| std::iter::repeat_n(&p.ids[..], arguments.samples))
+        .flat_map(|p| std::iter::repeat_n(&p.ids[..], each))
         .collect();
     let streams: Vec<u64> = (0..ids.len() as u64).collect();
     let started = Instant::now();
@@ -149,21 +165,30 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<()> {
     let drawn = generate_with(&[voice], &ids, eos, &sampling, seed, &streams, nothing)?;
     let seconds = started.elapsed().as_secs_f64();
     let tokens: usize = drawn.iter().map(|d| d.ids.len()).sum();
-    for (i, generation) in drawn.iter().enumerate() {
-        let prompt = &prompts[i / arguments.samples].text;
+    let chosen = match arguments.best_of {
+        None => (0..drawn.len()).map(|i| (i, None)).collect(),
+        Some(_) => best(arguments, &policy, &prompts, &drawn, each)?,
+    };
+    let alone = chosen.len() == 1;
+    for (i, score) in chosen {
+        let generation = &drawn[i];
+        let prompt = &prompts[i / each].text;
         let text = policy.tokenizer.decode(&generation.ids);
         match &mut out {
             Some((path, file)) => {
-                let row = json!({
+                let mut row = json!({
                     "prompt": prompt,
                     "completion": text,
                     "tokens": generation.ids.len(),
                     "finish": generation.finish,
                     "logp": generation.logps.iter().map(|x| f64::from(*x)).sum::<f64>(),
                 });
+                if let Some(score) = score {
+                    row["score"] = json!(score);
+                }
                 writeln!(file, "{row}").with_context(|| path.display().to_string())?;
             }
-            None if ids.len() == 1 => println!("{text}"),
+            None if alone => println!("{text}"),
             None => println!("> {prompt}\n{text}\n"),
         }
     }
@@ -175,6 +200,51 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<()> {
         tokens as f64 / seconds
     );
     Ok(())
+}
+
+/// The number of the best answer to each prompt, with its score. An answer that cannot be scored is not
+/// the best; a prompt of which none can is an error.
+fn best(
+    arguments: &GenerateArguments,
+    policy: &Policy,
+    prompts: &[PromptSample],
+    drawn: &[Generation],
+    each: usize,
+) -> Result<Vec<(usize, Option<f64>)>> {
+    let scorer = RewardArguments::mean_of(&arguments.reward);
+    let device = policy.decoder.device();
+    let models = scorer.models(&policy.tokenizer, device, arguments.drawing.seed)?;
+    let reward = scorer.combined(models, arguments.batch_size);
+    let texts: Vec<String> = drawn
+        .iter()
+        .map(|generation| policy.tokenizer.decode(&generation.ids))
+        .collect();
+    let batch: Vec<Scorable<'_>> = (0..drawn.len())
+        .map(|i| Scorable {
+            prompt: &prompts[i / each].text,
+            prompt_ids: &prompts[i / each].ids,
+            completion: &texts[i],
+            completion_ids: &drawn[i].ids,
+        })
+        .collect();
+    let scores = reward.score(&batch);
+    let mut chosen = Vec::with_capacity(prompts.len());
+    for (number, prompt) in prompts.iter().enumerate() {
+        let own = number * each..(number + 1) * each;
+        let scored = own
+            .clone()
+            .filter_map(|i| Some((i, scores[i].as_ref().ok()?.value)));
+        // Of equal scores the first.
+        match scored.rev().max_by(|a, b| a.1.total_cmp(&b.1)) {
+            Some((i, score)) => chosen.push((i, Some(score))),
+            None => {
+                let reason = scores[own.start].as_ref().err();
+                let reason = reason.map_or(String::new(), ToString::to_string);
+                anyhow::bail!("no answer to `{}` can be scored: {reason}", prompt.text);
+            }
+        }
+    }
+    Ok(chosen)
 }
 
 impl GenerateArguments {

@@ -23,6 +23,7 @@ use togi_train::{
     preference::PreferenceConfig,
     reward::{RewardConfig, RewardLoss},
     rlhf::RlhfConfig,
+    rso::RsoConfig,
     sft::SftConfig,
 };
 
@@ -30,7 +31,7 @@ use crate::{
     device,
     recipe::{
         OnlineVisitor, Recipe, kto_defaults, ppo_defaults, preference_defaults, reward_defaults,
-        sft_defaults,
+        rso_defaults, sft_defaults,
     },
     train::{TrainArguments, rlhf_defaults},
 };
@@ -214,7 +215,30 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
                 config.seed,
                 tokenize::prompt,
             )?;
-            ppo_memory(&batches, &config, policy, train.reward != "lab")?;
+            ppo_memory(&batches, &config, policy, !train.scorer.is_lab())?;
+        }
+        Recipe::Rso => {
+            let config: RsoConfig = train.resolve(&rso_defaults(on_lab))?;
+            let seed = config.preference.seed;
+            let mut policy = heading(train, &config, &device, seed)?;
+            let lora = config.preference.lora.as_ref();
+            add_lora(&mut policy, lora, seed)?;
+            let data = &config.preference.data;
+            let on = LossOn::Completion;
+            let rows = LabRows::Prompts;
+            let prompts = arguments.look(&policy, rows, data, on, seed, tokenize::prompt)?;
+            // The pairs are not drawn yet: two of the longest answers to each prompt.
+            let new = config.sampling.max_new_tokens;
+            let pair = |(tokens, _): (usize, usize)| (tokens + 2 * new, 2 * new);
+            let batches: Sizes = prompts.into_iter().map(pair).collect();
+            let copy = lora.is_none().then_some(&policy.decoder);
+            memory(
+                &batches,
+                seed,
+                &config.preference.train,
+                &policy.decoder,
+                copy,
+            );
         }
         Recipe::Rlhf => {
             let config: RlhfConfig = train.resolve(&rlhf_defaults(train)?)?;
@@ -348,7 +372,7 @@ impl InspectArguments {
             tokenize::prompt,
         )?;
         let mut estimate = MemoryEstimate::new();
-        if self.train.reward != "lab" {
+        if !self.train.scorer.is_lab() {
             estimate.frozen(&policy.decoder);
         }
         match &config.lora {

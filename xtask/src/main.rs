@@ -9,6 +9,7 @@ mod inspect;
 mod progress;
 mod recipe;
 mod score;
+mod scorer;
 mod train;
 
 use std::process::ExitCode;

@@ -19,6 +19,7 @@ use togi_train::{
     remax::Remax,
     reward::RewardConfig,
     rloo::Rloo,
+    rso::RsoConfig,
     sft::SftConfig,
     xpo::Xpo,
 };
@@ -65,6 +66,8 @@ pub(crate) enum Recipe {
     Slic,
     /// KTO: answers with a thumb up or down.
     Kto,
+    /// RSO: preferences among answers of the optimal policy, by rejection sampling.
+    Rso,
     /// SimPO: length-normalised, without a reference model.
     Simpo,
     /// Contrastive Preference Optimization.
@@ -91,6 +94,16 @@ impl Recipe {
     pub(crate) fn name(self) -> String {
         self.to_possible_value()
             .map_or(String::new(), |v| v.get_name().to_owned())
+    }
+
+    /// The key of the number of updates, which `--max-steps` sets; none for several stages.
+    pub(crate) fn steps_key(self) -> Option<&'static str> {
+        match self {
+            Self::Rlhf => None,
+            Self::Rso => Some("preference.train.max_steps"),
+            _ if self.is_online() => Some("max_steps"),
+            _ => Some("train.max_steps"),
+        }
     }
 
     /// Hands the defaults of an online recipe without a value model to the visitor; `None` for other
@@ -156,6 +169,14 @@ pub(crate) fn kto_defaults(on_lab: bool) -> KtoConfig {
         lab_defaults::kto()
     } else {
         KtoConfig::default()
+    }
+}
+
+pub(crate) fn rso_defaults(on_lab: bool) -> RsoConfig {
+    if on_lab {
+        lab_defaults::rso()
+    } else {
+        RsoConfig::default()
     }
 }
 

@@ -13,7 +13,10 @@ use togi_data::{
     BadRows, DataError, HhAs, LoadOptions, LossOn, OverLong, Record, Sample, TokenizeOptions,
     Tokenizer, load_with, tokenize,
 };
-use togi_eval::bootstrap::{Interval, mean_interval};
+use togi_eval::{
+    bootstrap::{Interval, mean_interval},
+    calibration::{CALIBRATION_BINS, Calibration, LengthBias},
+};
 use togi_policy::{Head, ModelConfig, source::Source};
 use togi_reward::{LabGold, Reward, RewardModel, Scorable};
 
@@ -135,7 +138,11 @@ pub(crate) fn run(arguments: &ScoreArguments) -> Result<()> {
             let object = object(row, &values, &reasons);
             writeln!(file, "{object}").with_context(|| path.display().to_string())?;
         }
-        told.add(&row.place, &values, reasons);
+        let longer_by = match &row.answers[..] {
+            [chosen, rejected] => chosen.sample.len() as f64 - rejected.sample.len() as f64,
+            _ => 0.0,
+        };
+        told.add(&row.place, &values, longer_by, reasons);
     }
     if let Some((path, file)) = &mut out {
         file.flush().with_context(|| path.display().to_string())?;
@@ -169,17 +176,22 @@ fn object(row: &Row, values: &[f64], reasons: &[String]) -> Value {
 struct Told {
     scores: Vec<f64>,
     margins: Vec<f64>,
+    /// By how many tokens the chosen answer of each margin is the longer one.
+    longer_by: Vec<f64>,
     unscorable: Vec<String>,
 }
 
 impl Told {
-    fn add(&mut self, place: &str, values: &[f64], reasons: Vec<String>) {
+    fn add(&mut self, place: &str, values: &[f64], longer_by: f64, reasons: Vec<String>) {
         if let Some(reason) = reasons.first() {
             self.unscorable.push(format!("{place}: {reason}"));
             return;
         }
         match values {
-            [chosen, rejected] => self.margins.push(chosen - rejected),
+            [chosen, rejected] => {
+                self.margins.push(chosen - rejected);
+                self.longer_by.push(longer_by);
+            }
             _ => self.scores.extend(values),
         }
     }
@@ -203,6 +215,7 @@ impl Told {
             let right: Vec<f64> = self.margins.iter().map(right).collect();
             show("accuracy", mean_interval("accuracy", &right, 0)?);
             show("margin", mean_interval("margins", &self.margins, 0)?);
+            self.print_calibration();
         }
         if !self.unscorable.is_empty() {
             println!("{} rows are unscorable:", self.unscorable.len());
@@ -211,6 +224,30 @@ impl Told {
             }
         }
         Ok(())
+    }
+}
+
+impl Told {
+    /// How sure the reward is and how often right, and how far it follows length.
+    fn print_calibration(&self) {
+        let calibration = Calibration::of_margins(&self.margins, CALIBRATION_BINS);
+        println!("ECE        {:.4}", calibration.expected_error());
+        println!("  confidence  accuracy  pairs");
+        for bin in calibration.bins.iter().filter(|bin| bin.count > 0) {
+            let (confidence, accuracy) = (bin.confidence, bin.accuracy);
+            println!("  {confidence:>10.3}  {accuracy:>8.3}  {:>5}", bin.count);
+        }
+        let bias = LengthBias::of(&self.margins, &self.longer_by);
+        println!(
+            "length     correlation {:.3}; the longer answer wins {:.3} of pairs; accuracy {:.3} \
+             where it is the better one ({} pairs), {:.3} where it is not ({})",
+            bias.correlation,
+            bias.longer_wins,
+            bias.where_longer.0,
+            bias.where_longer.1,
+            bias.where_shorter.0,
+            bias.where_shorter.1
+        );
     }
 }
 

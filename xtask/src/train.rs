@@ -9,15 +9,14 @@ use serde_json::{Map, Value};
 use togi_data::{DataError, Located, LossOn, TokenizeOptions, Tokenizer, lab::Writer, tokenize};
 use togi_eval::{
     bootstrap::{Interval, share_interval},
-    comparison::plain,
+    comparison::{Comparison, plain},
     report::Report,
 };
-use togi_policy::{
-    Decoder, Policy, adapter, config::Head, config::ModelConfig, hf, source::Source,
-};
-use togi_reward::{LabGold, Reward, RewardModel};
+use togi_policy::{Policy, adapter, hf, source::Source};
+use togi_reward::{LabGold, Reward};
 use togi_train::{
     Event, Observer, Row, RunFolder,
+    arena::{Arena, lab_prompts},
     config::{DataSection, RecipeConfig, resolve, to_toml},
     data::{DataSource, LabRows, Samples, samples},
     kto::{Kto, KtoConfig},
@@ -28,6 +27,7 @@ use togi_train::{
     preference::{Preference, PreferenceConfig},
     reward::RewardConfig,
     rlhf::{self, RlhfConfig},
+    rso::{self, RsoConfig},
     sft::{Sft, SftConfig},
     stages,
 };
@@ -37,8 +37,9 @@ use crate::{
     progress::Bars,
     recipe::{
         OnlineVisitor, Recipe, kto_defaults, ppo_defaults, preference_defaults, reward_defaults,
-        sft_defaults,
+        rso_defaults, sft_defaults,
     },
+    scorer::RewardArguments,
 };
 
 #[derive(Args)]
@@ -62,9 +63,8 @@ pub(crate) struct TrainArguments {
     /// Held-out files; without them, a share of the training rows is held out.
     #[arg(long, value_name = "FILE")]
     valid: Vec<String>,
-    /// What scores answers (ppo, grpo, rloo, …): `lab`, or the folder or run folder of a reward model.
-    #[arg(long, value_name = "SRC", default_value = "lab")]
-    pub(crate) reward: String,
+    #[command(flatten)]
+    pub(crate) scorer: RewardArguments,
     /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU.
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
@@ -95,17 +95,18 @@ struct Session {
 impl TrainArguments {
     pub(crate) fn resolve<C: RecipeConfig>(&self, defaults: &C) -> Result<C> {
         let mut settings = Vec::new();
-        settings.extend(self.seed.map(|seed| format!("seed={seed}")));
+        let seed_key = match self.recipe {
+            Recipe::Rso => "preference.seed",
+            _ => "seed",
+        };
+        settings.extend(self.seed.map(|seed| format!("{seed_key}={seed}")));
         if let Some(steps) = self.max_steps {
-            settings.push(match self.recipe {
-                Recipe::Rlhf => {
-                    let text = "--max-steps: rlhf has several stages; use for instance \
-                                --set ppo.max_steps=N";
-                    return Err(InputError(text.to_owned()).into());
-                }
-                recipe if recipe.is_online() => format!("max_steps={steps}"),
-                _ => format!("train.max_steps={steps}"),
-            });
+            let Some(key) = self.recipe.steps_key() else {
+                let text = "--max-steps: rlhf has several stages; use for instance --set \
+                            ppo.max_steps=N";
+                return Err(InputError(text.to_owned()).into());
+            };
+            settings.push(format!("{key}={steps}"));
         }
         settings.extend(self.settings.iter().cloned());
         Ok(resolve(defaults, self.config.as_deref(), &settings)?)
@@ -130,7 +131,7 @@ impl TrainArguments {
                 text.push_str(&format!(" --valid {file}"));
             }
             if self.recipe.is_online() {
-                text.push_str(&format!(" --reward {}", self.reward));
+                text.push_str(&format!(" {}", self.scorer.text()));
             }
         }
         text.push('\n');
@@ -180,6 +181,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
         Recipe::Reward => run_reward(arguments),
         Recipe::Ppo => run_ppo(arguments),
         Recipe::Kto => run_kto(arguments),
+        Recipe::Rso => run_rso(arguments),
         recipe => run_preference(arguments, &preference_defaults(recipe, on_lab)),
     }
 }
@@ -232,6 +234,7 @@ fn run_sft(arguments: &TrainArguments) -> Result<()> {
     let source = arguments.source()?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
+    let start = policy.clone();
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
@@ -256,7 +259,7 @@ fn run_sft(arguments: &TrainArguments) -> Result<()> {
         &config.train,
         config.seed,
     )?;
-    session.finish_run(&policy, last, arguments, config.seed)
+    session.finish_run(&policy, Some((&start, None)), last, arguments, config.seed)
 }
 
 fn run_reward(arguments: &TrainArguments) -> Result<()> {
@@ -268,15 +271,7 @@ fn run_reward(arguments: &TrainArguments) -> Result<()> {
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
-    let Session {
-        recipe, run, bars, ..
-    } = &mut session;
-    let mut stage = Stage {
-        name: recipe,
-        run,
-        seed: config.seed,
-        observer: bars,
-    };
+    let mut stage = session.stage(config.seed);
     let Policy {
         decoder, tokenizer, ..
     } = &mut policy;
@@ -288,7 +283,7 @@ fn run_reward(arguments: &TrainArguments) -> Result<()> {
         &source,
         config.seed,
     )?;
-    session.finish_run(&policy, last, arguments, config.seed)
+    session.finish_run(&policy, None, last, arguments, config.seed)
 }
 
 fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Result<()> {
@@ -296,6 +291,7 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
     let source = arguments.source()?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
+    let start = policy.clone();
     let rows = LabRows::Preferences(config.annotators);
     let data = session.read(
         &source,
@@ -321,7 +317,7 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
         &config.train,
         config.seed,
     )?;
-    session.finish_run(&policy, last, arguments, config.seed)
+    session.finish_run(&policy, Some((&start, None)), last, arguments, config.seed)
 }
 
 fn run_kto(arguments: &TrainArguments) -> Result<()> {
@@ -329,6 +325,7 @@ fn run_kto(arguments: &TrainArguments) -> Result<()> {
     let source = arguments.source()?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
+    let start = policy.clone();
     let rows = LabRows::Preferences(config.annotators);
     let data = session.read(
         &source,
@@ -351,7 +348,51 @@ fn run_kto(arguments: &TrainArguments) -> Result<()> {
         &config.train,
         config.seed,
     )?;
-    session.finish_run(&policy, last, arguments, config.seed)
+    session.finish_run(&policy, Some((&start, None)), last, arguments, config.seed)
+}
+
+fn run_rso(arguments: &TrainArguments) -> Result<()> {
+    let config: RsoConfig = arguments.resolve(&rso_defaults(arguments.on_lab()))?;
+    let (settings, seed) = (&config.preference, config.preference.seed);
+    let source = arguments.online_source()?;
+    let mut session = arguments.open(&config)?;
+    let mut policy = session.start(arguments, seed)?;
+    let start = policy.clone();
+    let scorer = &arguments.scorer;
+    let models = scorer.models(&policy.tokenizer, &session.device, seed)?;
+    let reward = scorer.combined(models, settings.train.micro_batch_size);
+    let prompts = session.read(
+        &source,
+        LabRows::Prompts,
+        &settings.data,
+        LossOn::Completion,
+        &policy,
+        seed,
+        tokenize::prompt,
+    )?;
+    let mut stage = session.stage(seed);
+    let (decoder, tokenizer) = (&policy.decoder, &policy.tokenizer);
+    let pairs = rso::pairs(
+        &mut stage,
+        decoder,
+        tokenizer,
+        &*reward,
+        &prompts.train,
+        &config,
+    )?;
+    let (mut objective, _) = Preference::new(&pairs, &[], settings, decoder)?;
+    if let Some(lora) = &settings.lora {
+        policy.decoder.add_lora(lora.clone(), seed)?;
+    }
+    let (optim, train) = (&settings.optim, &settings.train);
+    let last = session.learn(&mut policy, &mut objective, optim, train, seed)?;
+    session.finish_run(
+        &policy,
+        Some((&start, Some(&*reward))),
+        last,
+        arguments,
+        seed,
+    )
 }
 
 fn run_ppo(arguments: &TrainArguments) -> Result<()> {
@@ -359,12 +400,14 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
     let source = arguments.online_source()?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
-    let scorer = arguments.scorer(&policy, &session.device, config.seed)?;
-    let mut value = match (&scorer, config.value_init) {
+    let start = policy.clone();
+    let scorer = &arguments.scorer;
+    let models = scorer.models(&policy.tokenizer, &session.device, config.seed)?;
+    let mut value = match (models.first(), config.value_init) {
         (Some(decoder), ValueInit::RewardModel) => decoder.clone(),
         _ => policy.decoder.with_score_head(None)?,
     };
-    let reward = reward(scorer, config.micro_batch_size);
+    let reward = scorer.combined(models, config.micro_batch_size);
     let reference = policy.decoder.clone();
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
@@ -387,24 +430,15 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
         gold: gold(&source),
         tokenizer,
     };
-    let Session {
-        recipe, run, bars, ..
-    } = &mut session;
-    let mut stage = Stage {
-        name: recipe,
-        run,
-        seed: config.seed,
-        observer: bars,
-    };
+    let mut stage = session.stage(config.seed);
     let last = ppo::train(&mut stage, &mut models, &data.train, &data.valid, &config)?;
-    session.finish_run(&policy, last, arguments, config.seed)
-}
-
-fn reward(scorer: Option<Decoder>, at_once: usize) -> Box<dyn Reward> {
-    match scorer {
-        Some(decoder) => Box::new(RewardModel::new(decoder, at_once)),
-        None => Box::new(LabGold),
-    }
+    session.finish_run(
+        &policy,
+        Some((&start, Some(&*reward))),
+        last,
+        arguments,
+        config.seed,
+    )
 }
 
 /// The true reward, where the prompts are the lab's.
@@ -421,37 +455,12 @@ impl TrainArguments {
     /// Where an online recipe's prompts come from.
     fn online_source(&self) -> Result<DataSource> {
         let source = self.source()?;
-        if self.reward == "lab" && source != DataSource::Lab {
+        if self.scorer.is_lab() && source != DataSource::Lab {
             let text = "--reward: the lab's scorer knows only the lab's prompts; with --data FILE \
                         give a reward model (`cargo xtask train reward` makes one)";
             return Err(InputError(text.to_owned()).into());
         }
         Ok(source)
-    }
-
-    /// The reward model, if it is not the lab's gold.
-    fn scorer(&self, policy: &Policy, device: &Device, seed: u64) -> Result<Option<Decoder>> {
-        if self.reward == "lab" {
-            return Ok(None);
-        }
-        let model = Source::parse(&self.reward)?.load(device, seed)?;
-        if ModelConfig::head_of(&model.decoder.params) != Head::Score {
-            let text = format!(
-                "--reward {}: is a language model, not a reward model (no score.weight); train \
-                 one with `cargo xtask train reward`",
-                self.reward
-            );
-            return Err(InputError(text).into());
-        }
-        let (theirs, ours) = (&model.decoder.config, &policy.decoder.config);
-        if theirs.vocab_size != ours.vocab_size {
-            let text = format!(
-                "--reward {}: its vocabulary of {} is not the policy's of {}",
-                self.reward, theirs.vocab_size, ours.vocab_size
-            );
-            return Err(InputError(text).into());
-        }
-        Ok(Some(model.decoder))
     }
 }
 
@@ -472,8 +481,10 @@ fn run_online<A: OnlineAlgorithm>(
     let source = arguments.online_source()?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
-    let scorer = arguments.scorer(&policy, &session.device, config.seed)?;
-    let reward = reward(scorer, config.micro_batch_size);
+    let start = policy.clone();
+    let scorer = &arguments.scorer;
+    let models = scorer.models(&policy.tokenizer, &session.device, config.seed)?;
+    let reward = scorer.combined(models, config.micro_batch_size);
     let reference = policy.decoder.clone();
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
@@ -495,17 +506,15 @@ fn run_online<A: OnlineAlgorithm>(
         gold: gold(&source),
         tokenizer: &policy.tokenizer,
     };
-    let Session {
-        recipe, run, bars, ..
-    } = &mut session;
-    let mut stage = Stage {
-        name: recipe,
-        run,
-        seed: config.seed,
-        observer: bars,
-    };
+    let mut stage = session.stage(config.seed);
     let last = online::train(&mut stage, &mut models, &data.train, &data.valid, &config)?;
-    session.finish_run(&policy, last, arguments, config.seed)
+    session.finish_run(
+        &policy,
+        Some((&start, Some(&*reward))),
+        last,
+        arguments,
+        config.seed,
+    )
 }
 
 impl Session {
@@ -543,6 +552,15 @@ impl Session {
         Ok(data)
     }
 
+    fn stage(&mut self, seed: u64) -> Stage<'_> {
+        Stage {
+            name: &self.recipe,
+            run: &self.run,
+            seed,
+            observer: &mut self.bars,
+        }
+    }
+
     fn learn(
         &mut self,
         policy: &mut Policy,
@@ -551,21 +569,10 @@ impl Session {
         train: &togi_train::config::LoopSection,
         seed: u64,
     ) -> Result<Option<Row>> {
-        let Self {
-            recipe, run, bars, ..
-        } = self;
-        let mut stage = Stage {
-            name: recipe,
-            run,
-            seed,
-            observer: bars,
-        };
+        let mut stage = self.stage(seed);
+        let decoder = &mut policy.decoder;
         Ok(offline::train(
-            &mut stage,
-            &mut policy.decoder,
-            objective,
-            optim,
-            train,
+            &mut stage, decoder, objective, optim, train,
         )?)
     }
 
@@ -603,20 +610,40 @@ impl Session {
         Ok(adapter::save(policy, &base, &self.run.model())?)
     }
 
-    /// Saves the model and the report.
+    /// Saves the model and the report. On the lab the model is compared with the one that it started
+    /// from, if that is given (with the reward that it was tuned to, if that was a reward).
     fn finish_run(
         self,
         policy: &Policy,
+        start: Option<(&Policy, Option<&dyn Reward>)>,
         last: Option<Row>,
         arguments: &TrainArguments,
         seed: u64,
     ) -> Result<()> {
         self.save(policy, arguments, seed)?;
-        let summary = last.map_or(Ok(String::new()), |row| summary(&row))?;
+        let mut summary = last.map_or(Ok(String::new()), |row| summary(&row))?;
         let title = format!("train {}", self.recipe);
+        let mut comparison = None;
+        if let Some((start, proxy)) = start.filter(|_| arguments.on_lab()) {
+            let compared = compare(&self.recipe, policy, start, proxy, seed)?;
+            println!("\n{}", plain(&compared.table()?));
+            let gain = compared.difference("gold reward", &self.recipe, "start")?;
+            summary = format!(
+                "{}'s gold reward is {:+.3} over that of the model it started from (95% interval \
+                 {:+.3} to {:+.3}, paired over {} prompts).{}{summary}",
+                self.recipe,
+                gain.value,
+                gain.low,
+                gain.high,
+                compared.prompts.len(),
+                if summary.is_empty() { "" } else { "\n" },
+            );
+            comparison = Some(compared);
+        }
         self.finish(Report {
             title,
             summary,
+            comparison,
             ..Report::default()
         })
     }
@@ -650,6 +677,29 @@ impl Session {
         );
         Ok(())
     }
+}
+
+/// Prompts that models of the lab are compared on.
+const COMPARED: usize = 300;
+
+/// The tuned model beside the one it started from, on held-out prompts of the lab.
+fn compare(
+    name: &str,
+    policy: &Policy,
+    start: &Policy,
+    proxy: Option<&dyn Reward>,
+    seed: u64,
+) -> Result<Comparison> {
+    let prompts = lab_prompts(&policy.tokenizer, COMPARED, seed)?;
+    let arena = Arena {
+        prompts: &prompts,
+        reference: &start.decoder,
+        proxy,
+        gold: true,
+        sampling: &lab_defaults::sampling(),
+        seed,
+    };
+    Ok(arena.compare(&[("start", start), (name, policy)])?)
 }
 
 /// The last held-out metrics, accuracies with their interval.

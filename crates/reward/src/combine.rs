@@ -36,12 +36,41 @@ impl Reward for Weighted {
     }
 }
 
-/// Mean of the members minus `pessimism` times their standard deviation (Coste et al. 2023).
+/// How the scores of an ensemble become one (Coste et al. 2023).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Combine {
+    /// Their mean.
+    Mean,
+    /// The lowest: worst-case optimisation.
+    Worst,
+    /// Their mean less `weight` times their standard deviation: uncertainty-weighted optimisation.
+    MeanMinusDeviation {
+        /// Weight of the deviation.
+        weight: f64,
+    },
+}
+
+impl Combine {
+    fn apply(self, values: &[f64]) -> f64 {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        match self {
+            Self::Mean => mean,
+            Self::Worst => values.iter().copied().fold(f64::INFINITY, f64::min),
+            Self::MeanMinusDeviation { weight } => {
+                let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+                mean - weight * variance.sqrt()
+            }
+        }
+    }
+}
+
+/// Several rewards as one. The members' deviation is a part of the score: `disagreement`.
 pub struct Ensemble {
     /// The members.
     pub members: Vec<Box<dyn Reward>>,
-    /// Weight of the deviation.
-    pub pessimism: f64,
+    /// How their scores become one.
+    pub combine: Combine,
 }
 
 impl Reward for Ensemble {
@@ -61,10 +90,11 @@ impl Reward for Ensemble {
                     .iter()
                     .map(|scores| scores[i].as_ref().map(|s| s.value).map_err(Clone::clone))
                     .collect::<Result<_, _>>()?;
-                let n = values.len() as f64;
-                let mean = values.iter().sum::<f64>() / n;
-                let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
-                Score::new(mean - self.pessimism * variance.sqrt())
+                let mut score = Score::new(self.combine.apply(&values))?;
+                let mean = Combine::Mean.apply(&values);
+                let deviation = mean - Combine::MeanMinusDeviation { weight: 1.0 }.apply(&values);
+                score.parts.push(("disagreement", deviation));
+                Ok(score)
             })
             .collect()
     }
@@ -132,11 +162,18 @@ mod tests {
             members: vec![(2.0, contains("a")), (1.0, penalty)],
         };
         assert_eq!(sum.score(&batch)[0].as_ref().unwrap().value, 1.5);
-        let ensemble = Ensemble {
-            members: vec![contains("a"), contains("z")],
-            pessimism: 1.0,
+        let of = |combine| {
+            let ensemble = Ensemble {
+                members: vec![contains("a"), contains("b"), contains("z"), contains("y")],
+                combine,
+            };
+            let score = ensemble.score(&batch).remove(0).unwrap();
+            assert_eq!(score.parts, [("disagreement", 0.5)]);
+            score.value
         };
-        assert_eq!(ensemble.score(&batch)[0].as_ref().unwrap().value, 0.0);
+        assert_eq!(of(Combine::Mean), 0.5);
+        assert_eq!(of(Combine::Worst), 0.0);
+        assert_eq!(of(Combine::MeanMinusDeviation { weight: 2.0 }), -0.5);
         let clipped = Clipped {
             inner: Box::new(sum),
             bounds: (-1.0, 1.0),

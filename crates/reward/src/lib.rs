@@ -5,7 +5,7 @@ mod lab;
 mod model;
 mod rules;
 
-pub use combine::{Clipped, Ensemble, Weighted};
+pub use combine::{Clipped, Combine, Ensemble, Weighted};
 pub use lab::LabGold;
 pub use model::RewardModel;
 pub use rules::{Contains, LengthPenalty};

@@ -6,7 +6,7 @@ use togi_data::{
 };
 use togi_eval::{Comparison, System, diversity};
 use togi_policy::{Decoder, Finish, Policy, Sampling};
-use togi_reward::{LabGold, RewardModel};
+use togi_reward::{LabGold, Reward};
 
 use crate::{
     error::TrainError,
@@ -42,8 +42,8 @@ pub struct Arena<'a> {
     pub prompts: &'a [PromptSample],
     /// What the KL is measured from.
     pub reference: &'a Decoder,
-    /// What the models were tuned to.
-    pub proxy: &'a RewardModel,
+    /// What the models were tuned to, where that is a reward.
+    pub proxy: Option<&'a dyn Reward>,
     /// The prompts are the lab's, so the true reward is known.
     pub gold: bool,
     /// How answers are drawn.
@@ -92,13 +92,15 @@ impl Arena<'_> {
                 metrics.push((format!("  {wanted}"), gold.iter().map(find).collect()));
             }
         }
-        let proxy = scores(self.proxy, &drawn, "comparison", 0)?;
-        metrics.push((
-            "proxy reward".to_owned(),
-            proxy.iter().map(|s| s.value).collect(),
-        ));
+        if let Some(proxy) = self.proxy {
+            let scored = scores(proxy, &drawn, "comparison", 0)?;
+            metrics.push((
+                "proxy reward".to_owned(),
+                scored.iter().map(|s| s.value).collect(),
+            ));
+        }
         let kl = sequence_kl(decoder, self.reference, &drawn, self.sampling.temperature)?;
-        metrics.push(("KL to SFT (nats)".to_owned(), kl));
+        metrics.push(("KL (nats)".to_owned(), kl));
         let length = drawn.iter().map(|r| r.completion().len() as f64).collect();
         metrics.push(("length (tokens)".to_owned(), length));
         let share = |holds: &dyn Fn(&Rollout) -> bool| -> Vec<f64> {

@@ -10,6 +10,7 @@ use crate::{
     ppo::PpoConfig,
     preference::PreferenceConfig,
     reward::RewardConfig,
+    rso::RsoConfig,
     schedule::Schedule,
     sft::SftConfig,
 };
@@ -42,7 +43,8 @@ fn data(lab_rows: usize) -> DataSection {
     }
 }
 
-fn sampling() -> Sampling {
+/// How answers are drawn.
+pub fn sampling() -> Sampling {
     Sampling {
         max_new_tokens: 32,
         temperature: 1.0,
@@ -120,6 +122,18 @@ pub fn kto() -> KtoConfig {
         optim: optim(3e-4),
         data: data(20_000),
         ..KtoConfig::default()
+    }
+}
+
+/// RSO: 16 answers to each of 1,600 prompts, of which 8 make 4 pairs.
+pub fn rso() -> RsoConfig {
+    let config = RsoConfig::default();
+    RsoConfig {
+        prompts: 1600,
+        candidates: 16,
+        sampling: sampling(),
+        preference: preference(config.preference.clone()),
+        ..config
     }
 }
 

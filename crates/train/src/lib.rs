@@ -36,6 +36,7 @@ pub mod reward_steps;
 pub mod rlhf;
 pub mod rloo;
 pub mod rollout;
+pub mod rso;
 pub mod run_folder;
 pub mod schedule;
 pub mod sft;

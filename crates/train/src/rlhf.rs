@@ -194,7 +194,7 @@ pub fn train(
     let arena = Arena {
         prompts: &asked,
         reference: &sft.decoder,
-        proxy: &reward_model,
+        proxy: Some(&reward_model),
         gold: on_lab,
         sampling: &settings.sampling,
         seed,
