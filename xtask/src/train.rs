@@ -624,8 +624,16 @@ impl Session {
         let mut summary = last.map_or(Ok(String::new()), |row| summary(&row))?;
         let title = format!("train {}", self.recipe);
         let mut comparison = None;
-        if let Some((start, proxy)) = start.filter(|_| arguments.on_lab()) {
+        if let Some((start, mut proxy)) = start.filter(|_| arguments.on_lab()) {
+            // A recipe without a reward can be compared by one too.
+            let scorer = &arguments.scorer;
+            let models = scorer.models(&policy.tokenizer, &self.device, seed)?;
+            let given = (!models.is_empty()).then(|| scorer.combined(models, 64));
+            proxy = proxy.or(given.as_deref());
             let compared = compare(&self.recipe, policy, start, proxy, seed)?;
+            let path = self.run.path().join("comparison.json");
+            fs::write(&path, serde_json::to_vec(&compared)?)
+                .with_context(|| path.display().to_string())?;
             println!("\n{}", plain(&compared.table()?));
             let gain = compared.difference("gold reward", &self.recipe, "start")?;
             summary = format!(

@@ -1,12 +1,15 @@
 //! Systems side by side on the same prompts.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     EvalError,
     bootstrap::{Interval, mean_interval, paired_difference},
 };
 
 /// One system's values: a metric's values are one a prompt, in the prompts' order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct System {
     /// Its name.
     pub name: String,
@@ -19,7 +22,8 @@ pub struct System {
 }
 
 /// Systems on the same prompts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Comparison {
     /// The prompts.
     pub prompts: Vec<String>,

@@ -1,9 +1,12 @@
 //! Metrics, their intervals, tables and reports. No tensors, no training.
 
+pub mod best_of_n;
 pub mod bootstrap;
 pub mod calibration;
 pub mod comparison;
 pub mod diversity;
+pub mod figure;
+pub mod over_optimisation;
 pub mod report;
 
 pub use bootstrap::{Interval, mean_interval, paired_difference};

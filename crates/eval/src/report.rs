@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use plotters::prelude::*;
 use serde_json::{Map, Value};
 
-use crate::{EvalError, comparison::Comparison};
+use crate::{
+    EvalError,
+    comparison::{Comparison, Table},
+    figure::Figure,
+};
 
 /// What a page is made of.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +20,10 @@ pub struct Report {
     pub summary: String,
     /// Systems side by side, if any.
     pub comparison: Option<Comparison>,
+    /// Further tables, with a heading and a sentence under each.
+    pub tables: Vec<(String, Table, String)>,
+    /// Figures.
+    pub figures: Vec<Figure>,
     /// Rows of `metrics.jsonl`.
     pub metrics: Vec<Map<String, Value>>,
     /// The resolved configuration.
@@ -40,8 +48,8 @@ fn escape(text: &str) -> String {
 }
 
 const STYLE: &str = "
-:root{color-scheme:light dark;--bg:#fbfbfa;--fg:#1c1d1f;--dim:#6a6d73;--line:#e2e2df;--card:#fff;--a:#2f6fb2;--b:#c2571a}
-@media(prefers-color-scheme:dark){:root{--bg:#141517;--fg:#e7e7e4;--dim:#9a9da3;--line:#2c2e32;--card:#1b1d20;--a:#7fb2e8;--b:#f0a06a}}
+:root{color-scheme:light dark;--bg:#fbfbfa;--fg:#1c1d1f;--dim:#6a6d73;--line:#e2e2df;--card:#fff;--a:#2f6fb2;--b:#c2571a;--c:#3e804e;--d:#8a4fa0;--e:#a87e14;--f:#7a7e84}
+@media(prefers-color-scheme:dark){:root{--bg:#141517;--fg:#e7e7e4;--dim:#9a9da3;--line:#2c2e32;--card:#1b1d20;--a:#7fb2e8;--b:#f0a06a;--c:#7cc48d;--d:#c79ad8;--e:#dcb95a;--f:#a4a8ae}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:68rem;padding:2rem 1.2rem 4rem;background:var(--bg);color:var(--fg);font:16px/1.55 system-ui,sans-serif}
 h1{font-size:1.7rem;margin:0 0 .3rem}h2{font-size:1.15rem;margin:2.4rem 0 .8rem}
@@ -49,6 +57,7 @@ p{max-width:46rem}.dim{color:var(--dim)}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;width:100%}
 th,td{padding:.4rem .8rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left}th{color:var(--dim);font-weight:600}
+.wide{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(30rem,100%),1fr));gap:1rem}
 .figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(19rem,1fr));gap:1rem}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.7rem}
 figcaption{font-size:.86rem;font-weight:600;margin:0 0 .3rem}
@@ -71,19 +80,26 @@ impl Report {
         );
         if let Some(comparison) = &self.comparison {
             let (heading, rows) = comparison.table()?;
-            body.push_str("<h2>Comparison</h2><div class=scroll><table><tr>");
-            for cell in &heading {
-                body.push_str(&format!("<th>{}</th>", escape(cell)));
+            body.push_str("<h2>Comparison</h2>");
+            table(&mut body, &(heading, rows));
+            body.push_str(
+                "<p class=dim>Means over the prompts; ± is half of the 95% bootstrap interval.</p>",
+            );
+        }
+        if !self.figures.is_empty() {
+            body.push_str("<h2>Figures</h2><div class=wide>");
+            for figure in &self.figures {
+                let (caption, svg) = (escape(&figure.caption), figure.svg()?);
+                body.push_str(&format!(
+                    "<figure><figcaption>{caption}</figcaption>{svg}</figure>"
+                ));
             }
-            body.push_str("</tr>");
-            for row in &rows {
-                body.push_str("<tr>");
-                for cell in row {
-                    body.push_str(&format!("<td>{}</td>", escape(cell)));
-                }
-                body.push_str("</tr>");
-            }
-            body.push_str("</table></div><p class=dim>Means over the prompts; ± is half of the 95% bootstrap interval.</p>");
+            body.push_str("</div>");
+        }
+        for (heading, content, note) in &self.tables {
+            body.push_str(&format!("<h2>{}</h2>", escape(heading)));
+            table(&mut body, content);
+            body.push_str(&format!("<p class=dim>{}</p>", escape(note)));
         }
         for (stage, series) in self.series() {
             body.push_str(&format!("<h2>{}</h2><div class=figures>", escape(&stage)));
@@ -111,10 +127,11 @@ impl Report {
                 body.push_str("</dl></details>");
             }
         }
-        let config = escape(&self.config);
-        body.push_str(&format!(
-            "<h2>Configuration</h2><pre>{config}</pre><h2>Environment</h2><dl>"
-        ));
+        if !self.config.is_empty() {
+            let config = escape(&self.config);
+            body.push_str(&format!("<h2>Configuration</h2><pre>{config}</pre>"));
+        }
+        body.push_str("<h2>Environment</h2><dl>");
         for (name, value) in &self.environment {
             body.push_str(&format!(
                 "<dt>{}</dt><dd>{}</dd>",
@@ -164,6 +181,22 @@ impl Report {
         }
         stages
     }
+}
+
+fn table(body: &mut String, (heading, rows): &Table) {
+    body.push_str("<div class=scroll><table><tr>");
+    for cell in heading {
+        body.push_str(&format!("<th>{}</th>", escape(cell)));
+    }
+    body.push_str("</tr>");
+    for row in rows {
+        body.push_str("<tr>");
+        for cell in row {
+            body.push_str(&format!("<td>{}</td>", escape(cell)));
+        }
+        body.push_str("</tr>");
+    }
+    body.push_str("</table></div>");
 }
 
 type Series = (String, Vec<(f64, f64)>);

@@ -234,6 +234,8 @@ pub fn resolve<C: RecipeConfig>(
         merge(&mut table, given);
         parse::<C>(&table, &place)?;
     }
+    // A field that is missing may come with a later setting: `loss.kind` first, then `loss.tau`.
+    let mut incomplete = None;
     for setting in settings {
         let place = format!("--set {setting}");
         let Some((key, value)) = setting.split_once('=') else {
@@ -246,7 +248,14 @@ pub fn resolve<C: RecipeConfig>(
         if let Value::Table(given) = value {
             merge(&mut table, given);
         }
-        parse::<C>(&table, &place)?;
+        incomplete = match parse::<C>(&table, &place) {
+            Ok(_) => None,
+            Err(error) if error.to_string().contains("missing field") => Some(error),
+            Err(error) => return Err(error),
+        };
+    }
+    if let Some(error) = incomplete {
+        return Err(error);
     }
     let config: C = parse(&table, "config")?;
     config.validate()?;
@@ -359,6 +368,23 @@ mod tests {
         );
         assert!(error("optim.learning_rate=-1").contains("optim.learning_rate"));
         assert!(error("nothing").contains("key=value"));
+    }
+
+    #[test]
+    fn a_kind_may_come_before_its_fields() {
+        use crate::reward::{RewardConfig, RewardLoss};
+        let resolve = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+            resolve(&RewardConfig::default(), None, &settings)
+        };
+        let config = resolve(&["loss.kind=ties", "loss.theta=2"]).unwrap();
+        assert_eq!(config.loss, RewardLoss::Ties { theta: 2.0 });
+        let text = resolve(&["loss.kind=ties", "seed=1"])
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("missing field `theta`"), "{text}");
+        let text = resolve(&["loss.kind=ties", "loss.centering=1"]).unwrap_err();
+        assert!(text.to_string().contains("centering"), "{text}");
     }
 
     #[test]

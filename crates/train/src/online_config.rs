@@ -8,7 +8,7 @@ use crate::{
     config::{DataSection, OptimSection, RecipeConfig, at_least_one, whole_distribution, within},
     error::TrainError,
     online::OnlineAlgorithm,
-    reference::ReferenceUpdate,
+    reference::{ReferenceUpdate, kl_limits},
 };
 
 /// Where the KL to the reference acts.
@@ -149,13 +149,8 @@ impl<A: OnlineAlgorithm> RecipeConfig for OnlineConfig<A> {
         }
         from_zero("kl_coef", self.kl_coef)?;
         self.kl_controller.validate()?;
-        from_zero("kl_budget", self.kl_budget)?;
         from_zero("target_kl", self.target_kl)?;
-        self.reference.validate()?;
-        if self.kl_budget > 0.0 && self.reference.moves() {
-            let reason = "is counted from a reference that stays: set reference.kind=frozen";
-            return Err(TrainError::config("kl_budget", reason));
-        }
+        kl_limits(self.kl_budget, &self.reference)?;
         if self.dynamic_sampling > 0 && self.completions_per_prompt < 2 {
             let reason = "compares the completions of a prompt: completions_per_prompt is 1";
             return Err(TrainError::config("dynamic_sampling", reason));

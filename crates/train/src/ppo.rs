@@ -30,6 +30,7 @@ use crate::{
     metrics::{Event, Row},
     offline::{Stage, accumulate, host},
     optimizer::AdamW,
+    reference,
     rollout::{HeldOut, Rollout, join, mean, rollouts, rows_of, scores, split, write_samples},
 };
 
@@ -106,11 +107,16 @@ pub fn train(
     let mut value_adam = AdamW::new(&models.value.params);
     let mut order = Order::new(stage.seed, prompts.len());
     let (mut step, mut kl_coef, mut moments) = (0, config.kl_coef, Moments::default());
+    let (mut follower, mut spent) = (models.reference.clone(), false);
     if let Some((at, mut checkpoint)) = stage.newest(models.policy.device())? {
         let updates = |key: &str| checkpoint.state[key].as_u64().unwrap_or(0);
         let (policy_updates, value_updates) = (updates("policy_updates"), updates("value_updates"));
         checkpoint.restore("policy", models.policy, &mut adam, policy_updates)?;
         checkpoint.restore("value", models.value, &mut value_adam, value_updates)?;
+        if config.reference.moves() {
+            reference::restore(&mut checkpoint, &mut follower)?;
+        }
+        spent = checkpoint.state["spent"].as_bool().unwrap_or(false);
         kl_coef = checkpoint.state["kl_coef"].as_f64().unwrap_or(kl_coef);
         moments = serde_json::from_value(checkpoint.state["moments"].clone()).unwrap_or_default();
         step = at;
@@ -121,7 +127,7 @@ pub fn train(
         total: config.max_steps,
     });
     let mut last_eval = None;
-    while step < config.max_steps {
+    while step < config.max_steps && !spent {
         let started = Instant::now();
         let chosen: Vec<&PromptSample> = order
             .batch(step, config.prompts_per_step)
@@ -132,6 +138,7 @@ pub fn train(
         let experience = gather(
             stage,
             models,
+            &follower,
             &chosen,
             config,
             step,
@@ -153,6 +160,7 @@ pub fn train(
         optimise(
             stage,
             models,
+            &mut follower,
             &experience,
             config,
             step,
@@ -169,7 +177,13 @@ pub fn train(
         write_samples(stage, &experience.rollouts, step)?;
         let tokens = experience.rollouts.iter().map(|r| r.sample.len()).sum();
         stage.stepped(step, &row, tokens, started)?;
-        let last = step == config.max_steps;
+        if config.kl_budget > 0.0 && kl > config.kl_budget {
+            spent = true;
+            let budget = config.kl_budget;
+            let text = format!("stopped at step {step}: KL {kl:.3} is above kl_budget {budget}");
+            stage.observer.on(Event::Message(&text));
+        }
+        let last = step == config.max_steps || spent;
         let arena = HeldOut {
             prompts: &valid[..valid.len().min(config.eval_samples)],
             reference: models.reference,
@@ -190,7 +204,11 @@ pub fn train(
             let mut checkpoint = Checkpoint::default();
             checkpoint.add("policy", models.policy, &adam);
             checkpoint.add("value", models.value, &value_adam);
+            if config.reference.moves() {
+                reference::save(&mut checkpoint, &follower);
+            }
             checkpoint.state = json!({
+                "spent": spent,
                 "kl_coef": kl_coef,
                 "moments": moments,
                 "policy_updates": adam.step,
@@ -207,6 +225,7 @@ pub fn train(
 fn gather(
     stage: &Stage<'_>,
     models: &Models<'_>,
+    reference: &Decoder,
     prompts: &[&PromptSample],
     config: &PpoConfig,
     step: u64,
@@ -246,20 +265,18 @@ fn gather(
 
     let (policy_weights, reference_weights, value_weights) = (
         models.policy.frozen(),
-        models.reference.frozen(),
+        reference.frozen(),
         models.value.frozen(),
     );
-    let (mut logps, mut reference, mut values, mut entropy) = (vec![], vec![], vec![], vec![]);
+    let (mut logps, mut frozen, mut values, mut entropy) = (vec![], vec![], vec![], vec![]);
     for part in rollouts.chunks(config.micro_batch_size) {
         let samples: Vec<&Sample> = part.iter().map(|r| &r.sample).collect();
         let lens = || part.iter().map(|r| r.completion().len());
         let ours = policy.log_probs(&policy_weights, &samples, temperature)?;
-        let theirs = models
-            .reference
-            .log_probs(&reference_weights, &samples, temperature)?;
+        let theirs = reference.log_probs(&reference_weights, &samples, temperature)?;
         logps.extend(split(&ours.values, lens()));
         entropy.extend(host(&ours.entropy));
-        reference.extend(split(&theirs.values, lens()));
+        frozen.extend(split(&theirs.values, lens()));
         values.extend(split(
             &models.value.values(&value_weights, &samples)?,
             lens(),
@@ -276,7 +293,7 @@ fn gather(
     let lens: Vec<usize> = logps.iter().map(Vec::len).collect();
     let mask: Tensor<2, Bool> = completion_mask(&lens, device);
     let ours = join(&logps, device);
-    let theirs = join(&reference, device);
+    let theirs = join(&frozen, device);
     let kl = kl_per_token(&ours, &theirs, config.kl_estimator)?;
     let score_data: Vec<f32> = adjusted.iter().map(|s| *s as f32).collect();
     let count = score_data.len();
@@ -314,7 +331,7 @@ fn gather(
     };
     let sequence_kl = sums(&logps)
         .iter()
-        .zip(sums(&reference))
+        .zip(sums(&frozen))
         .map(|(a, b)| a - b)
         .collect::<Vec<_>>();
     row.set("objective/kl", mean(sequence_kl.iter().copied()));
@@ -348,6 +365,7 @@ fn gather(
 fn optimise(
     stage: &Stage<'_>,
     models: &mut Models<'_>,
+    reference: &mut Decoder,
     experience: &Experience,
     config: &PpoConfig,
     step: u64,
@@ -461,6 +479,8 @@ fn optimise(
             let (grads, value_grads) = (grads.unwrap_or_default(), value_grads.unwrap_or_default());
             let (policy_adam, value_adam) = (&mut *optimisers.0, &mut *optimisers.1);
             let norm = policy_adam.update(&mut models.policy.params, grads, &config.optim, rates.0);
+            let update = policy_adam.step;
+            config.reference.follow(reference, models.policy, update)?;
             let value_norm = value_adam.update(
                 &mut models.value.params,
                 value_grads,

@@ -9,6 +9,7 @@ use crate::{
         DataSection, OptimSection, RecipeConfig, at_least_one, positive, whole_distribution, within,
     },
     error::TrainError,
+    reference::{ReferenceUpdate, kl_limits},
 };
 
 /// What the value model starts from.
@@ -67,6 +68,11 @@ pub struct PpoConfig {
     pub normalise_scores: bool,
     /// End a step's epochs when the approximate KL to the sampling policy passes this; 0: never.
     pub target_kl: f64,
+    /// Training stops when the mean KL of a step's completions passes this, in nats a sequence; 0:
+    /// never.
+    pub kl_budget: f64,
+    /// Whether the reference stays or follows the policy.
+    pub reference: ReferenceUpdate,
     /// What the value model starts from.
     pub value_init: ValueInit,
     /// The policy's optimiser.
@@ -116,6 +122,8 @@ impl Default for PpoConfig {
             score_clip: 0.0,
             normalise_scores: false,
             target_kl: 0.0,
+            kl_budget: 0.0,
+            reference: ReferenceUpdate::Frozen,
             value_init: ValueInit::RewardModel,
             optim: OptimSection {
                 learning_rate: 3e-6,
@@ -158,6 +166,7 @@ impl RecipeConfig for PpoConfig {
         )?;
         within("score_clip", self.score_clip, 0.0, f64::MAX)?;
         within("target_kl", self.target_kl, 0.0, f64::MAX)?;
+        kl_limits(self.kl_budget, &self.reference)?;
         positive("value_learning_rate", self.value_learning_rate)?;
         self.optim.validate()?;
         self.data.validate()?;

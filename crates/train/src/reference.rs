@@ -85,6 +85,18 @@ impl ReferenceUpdate {
     }
 }
 
+/// # Errors
+/// Names the field that is out of range, or that does not go with the other.
+pub(crate) fn kl_limits(kl_budget: f64, reference: &ReferenceUpdate) -> Result<(), TrainError> {
+    reference.validate()?;
+    within("kl_budget", kl_budget, 0.0, f64::MAX)?;
+    if kl_budget > 0.0 && reference.moves() {
+        let reason = "is counted from a reference that stays: set reference.kind=frozen";
+        return Err(TrainError::config("kl_budget", reason));
+    }
+    Ok(())
+}
+
 /// Puts a reference that moves into a checkpoint.
 pub(crate) fn save(checkpoint: &mut Checkpoint, reference: &Decoder) {
     checkpoint.add("reference", reference, &AdamW::default());
