@@ -24,7 +24,11 @@ use togi_train::{
     schedule::Schedule,
 };
 
-use crate::{InputError, device};
+use crate::{
+    InputError,
+    bench_algorithms::{self, AlgorithmsArguments},
+    device,
+};
 
 #[derive(Args)]
 pub(crate) struct BenchArguments {
@@ -40,6 +44,8 @@ enum What {
     Generate(GenerateArguments),
     /// Both, in turn with TRL and transformers.
     Peers(PeerArguments),
+    /// Every algorithm on the lab: gold reward, KL, diversity, time.
+    Algorithms(AlgorithmsArguments),
 }
 
 #[derive(Args, Clone)]
@@ -178,6 +184,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<()> {
             Ok(())
         }
         What::Peers(arguments) => peers(arguments),
+        What::Algorithms(arguments) => bench_algorithms::run(arguments),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Togi's command line: `cargo xtask <command>`.
 
 mod bench;
+mod bench_algorithms;
 mod device;
 mod export;
 mod fetch;

@@ -47,6 +47,8 @@ pub struct Scored<'a> {
     pub penalties: &'a [Vec<f64>],
     /// The score of the likeliest completion of each prompt, for algorithms that ask for it.
     pub greedy: &'a [f64],
+    /// Where advantages that are computed with tensors are.
+    pub device: &'a Device,
 }
 
 impl Scored<'_> {
@@ -541,7 +543,8 @@ fn gather<A: OnlineAlgorithm>(
         entropy.extend(split(&ours.entropy, lens()));
         frozen.extend(split(&theirs.values, lens()));
     }
-    let penalties = config.penalties(&logps, &frozen, progress.kl_coef)?;
+    let device = models.policy.device();
+    let penalties = config.penalties(&logps, &frozen, progress.kl_coef, device)?;
     let view = Scored {
         scores: &adjusted,
         group_size: size,
@@ -549,6 +552,7 @@ fn gather<A: OnlineAlgorithm>(
         reference: &frozen,
         penalties: &penalties,
         greedy: &greedy,
+        device,
     };
     let advantages = config.algorithm.advantages(&view, &mut progress.memory)?;
 
@@ -698,12 +702,12 @@ impl<A: OnlineAlgorithm> OnlineConfig<A> {
         logps: &[Vec<f64>],
         reference: &[Vec<f64>],
         kl_coef: f64,
+        device: &Device,
     ) -> Result<Vec<Vec<f64>>, TrainError> {
         if self.kl_place != KlPlace::Reward || kl_coef == 0.0 {
             return Ok(logps.iter().map(|tokens| vec![0.0; tokens.len()]).collect());
         }
-        let device = Device::flex();
-        let (ours, theirs) = (join(logps, &device), join(reference, &device));
+        let (ours, theirs) = (join(logps, device), join(reference, device));
         let kl = kl_per_token(&ours, &theirs, self.kl_estimator)? * kl_coef;
         Ok(rows_of(&kl, logps))
     }

@@ -1,7 +1,6 @@
 //! REINFORCE++ (Hu 2025): the KL is taken from the reward of each token, returns are whitened over the
 //! whole step, and the update is PPO's clipped one, without a value model.
 
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use togi_policy::log_probs::completion_mask;
 use togi_rl_algos::{
@@ -84,10 +83,10 @@ impl OnlineAlgorithm for ReinforcePlusPlus {
                 }
             }
         }
-        let device = Device::flex();
+        let device = scored.device;
         let lens: Vec<usize> = rewards.iter().map(Vec::len).collect();
-        let mask = completion_mask(&lens, &device);
-        let returns = discounted_returns(&join(&rewards, &device), &mask, self.gamma)?;
+        let mask = completion_mask(&lens, device);
+        let returns = discounted_returns(&join(&rewards, device), &mask, self.gamma)?;
         Ok(rows_of(&whiten(&returns, &mask)?, &rewards))
     }
 

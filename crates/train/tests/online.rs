@@ -126,7 +126,10 @@ fn follows<A: OnlineAlgorithm>(given: &Given<'_>, config: &OnlineConfig<A>) {
                 group_size: config.completions_per_prompt,
                 logps: &old,
                 reference: &frozen,
-                penalties: &config.penalties(&old, &frozen, config.kl_coef).unwrap(),
+                penalties: &config
+                    .penalties(&old, &frozen, config.kl_coef, &Device::flex())
+                    .unwrap(),
+                device: &Device::flex(),
                 greedy: &given.greedy.map_or(vec![], |all| numbers(&all[number])),
             };
             let advantages = config.algorithm.advantages(&scored, &mut memory).unwrap();
