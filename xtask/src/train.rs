@@ -77,6 +77,10 @@ pub(crate) struct TrainArguments {
     /// The number of updates (steps of rollouts for ppo).
     #[arg(long)]
     max_steps: Option<u64>,
+    /// Held-out prompts of the lab that the tuned model is compared on with the one that it started
+    /// from; 0: no comparison.
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    compare: usize,
     /// Go on with a run that was interrupted.
     #[arg(long)]
     resume: bool,
@@ -154,6 +158,10 @@ impl TrainArguments {
             }
             return Err(InputError("--valid goes with --data FILE".to_owned()).into());
         }
+        if self.model == "lab" {
+            let text = "--data FILE: the lab's model knows only the lab's words; give --model too";
+            return Err(InputError(text.to_owned()).into());
+        }
         if self.data.iter().any(|d| d == "lab") {
             return Err(InputError("--data lab cannot be mixed with files".to_owned()).into());
         }
@@ -190,10 +198,6 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
 pub(crate) fn rlhf_defaults(arguments: &TrainArguments) -> Result<RlhfConfig> {
     if arguments.model != "lab" {
         return Ok(RlhfConfig::pretrained());
-    }
-    if arguments.data != ["lab"] {
-        let text = "rlhf --data FILE: the lab's model knows only the lab's words; give --model too";
-        return Err(InputError(text.to_owned()).into());
     }
     Ok(RlhfConfig::default())
 }
@@ -624,13 +628,16 @@ impl Session {
         let mut summary = last.map_or(Ok(String::new()), |row| summary(&row))?;
         let title = format!("train {}", self.recipe);
         let mut comparison = None;
-        if let Some((start, mut proxy)) = start.filter(|_| arguments.on_lab()) {
+        if let Some((start, mut proxy)) =
+            start.filter(|_| arguments.on_lab() && arguments.compare > 0)
+        {
             // A recipe without a reward can be compared by one too.
             let scorer = &arguments.scorer;
             let models = scorer.models(&policy.tokenizer, &self.device, seed)?;
             let given = (!models.is_empty()).then(|| scorer.combined(models, 64));
             proxy = proxy.or(given.as_deref());
-            let compared = compare(&self.recipe, policy, start, proxy, seed)?;
+            let models = [("start", start), (&*self.recipe, policy)];
+            let compared = compare(models, proxy, arguments.compare, seed)?;
             let path = self.run.path().join("comparison.json");
             fs::write(&path, serde_json::to_vec(&compared)?)
                 .with_context(|| path.display().to_string())?;
@@ -687,18 +694,15 @@ impl Session {
     }
 }
 
-/// Prompts that models of the lab are compared on.
-const COMPARED: usize = 300;
-
-/// The tuned model beside the one it started from, on held-out prompts of the lab.
+/// Models side by side on held-out prompts of the lab; the first is what the KL is measured from.
 fn compare(
-    name: &str,
-    policy: &Policy,
-    start: &Policy,
+    models: [(&str, &Policy); 2],
     proxy: Option<&dyn Reward>,
+    count: usize,
     seed: u64,
 ) -> Result<Comparison> {
-    let prompts = lab_prompts(&policy.tokenizer, COMPARED, seed)?;
+    let (_, start) = models[0];
+    let prompts = lab_prompts(&start.tokenizer, count, seed)?;
     let arena = Arena {
         prompts: &prompts,
         reference: &start.decoder,
@@ -707,7 +711,7 @@ fn compare(
         sampling: &lab_defaults::sampling(),
         seed,
     };
-    Ok(arena.compare(&[("start", start), (name, policy)])?)
+    Ok(arena.compare(&models)?)
 }
 
 /// The last held-out metrics, accuracies with their interval.

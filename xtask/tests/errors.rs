@@ -29,6 +29,19 @@ fn refused(arguments: &[&str], needles: &[&str]) {
     }
 }
 
+const FIXTURE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../crates/policy/tests/fixtures/llama"
+);
+
+/// The lab's model before any training, as a folder.
+fn lab_model(folder: &Path) -> String {
+    let out = folder.join("lab-model").display().to_string();
+    let (status, said) = run(&["export", "lab", "--out", &out]);
+    assert_eq!(status, Some(0), "{said}");
+    out
+}
+
 fn file(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);
     fs::write(&path, text).unwrap();
@@ -81,7 +94,7 @@ fn data() {
     let folder = tempfile::tempdir().unwrap();
     let rows = |name: &str, text: &str, recipe: &str, needles: &[&str]| {
         let file = file(folder.path(), name, text);
-        refused(&[recipe, "--data", &file], needles);
+        refused(&[recipe, "--model", FIXTURE, "--data", &file], needles);
     };
     let good = "{\"prompt\": \"say\", \"completion\": \"red\"}\n";
     rows(
@@ -109,7 +122,126 @@ fn data() {
     rows("h.jsonl", "{\"text\": 3}\n", "dpo", &["h.jsonl:1"]);
     rows("i.jsonl", good, "ppo", &["--reward", "train reward"]);
     rows("j.jsonl", good, "kto", &["j.jsonl:1", "KTO", "label"]);
-    refused(&["sft", "--data", "/nowhere.jsonl"], &["/nowhere.jsonl"]);
+    refused(
+        &["sft", "--model", FIXTURE, "--data", "/nowhere.jsonl"],
+        &["/nowhere.jsonl"],
+    );
+    // The lab's model knows only the lab's words.
+    refused(&["dpo", "--data", "x.jsonl"], &["--data FILE", "--model"]);
+    // Kinds of rows that a reward model's loss cannot learn from.
+    let reward = |name: &str, text: &str, kind: &str, needles: &[&str]| {
+        let file = file(folder.path(), name, text);
+        let kind = format!("loss.kind={kind}");
+        let arguments = [
+            "reward", "--model", FIXTURE, "--data", &file, "--set", &kind,
+        ];
+        refused(&arguments, needles);
+    };
+    reward(
+        "k.jsonl",
+        good,
+        "plack",
+        &["loss.kind=plack", "plackett_luce"],
+    );
+    reward("l.jsonl", good, "regression", &["l.jsonl:1", "score"]);
+    reward("m.jsonl", good, "steps", &["m.jsonl:1", "labels"]);
+    let tied = "{\"prompt\": \"w4\", \"completions\": [\"w5\", \"w6\"], \"ranks\": [1, 1]}\n";
+    reward("n.jsonl", tied, "all_pairs", &["ties", "ranking 1"]);
+    refused(
+        &["reward", "--set", "loss.kind=steps", "--model", "lab"],
+        &["the lab has no answers in steps", "--data FILE"],
+    );
+}
+
+/// Settings of the online recipes that do not go with the method are refused by name.
+#[test]
+fn online_settings() {
+    let cases: &[(&str, &[&str], &[&str])] = &[
+        (
+            "grpo",
+            &["completions_per_prompt=1"],
+            &["completions_per_prompt", "at least 2"],
+        ),
+        ("reinforce", &["epochs=2"], &["epochs", "must be 1"]),
+        ("remax", &["epochs=2"], &["epochs"]),
+        (
+            "online-dpo",
+            &["micro_batch_size=3"],
+            &["micro_batch_size", "multiple"],
+        ),
+        (
+            "online-dpo",
+            &["kl_coef=0.1"],
+            &["kl_coef", "algorithm.loss.beta"],
+        ),
+        (
+            "online-dpo",
+            &["algorithm.loss={kind=\"aot\",beta=0.1}"],
+            &["algorithm.loss", "sorts"],
+        ),
+        (
+            "xpo",
+            &[
+                "completions_per_prompt=3",
+                "minibatch_size=6",
+                "micro_batch_size=6",
+            ],
+            &["even"],
+        ),
+        ("nash-md", &["kl_coef=0.1"], &["kl_coef", "algorithm.tau"]),
+        ("raft", &["algorithm.keep=8"], &["algorithm.keep"]),
+        ("raft", &["kl_coef=0.1", "kl_place=reward"], &["kl_place"]),
+        (
+            "reinforce-plus-plus",
+            &["algorithm.group_baseline=true"],
+            &["completions_per_prompt"],
+        ),
+        ("dapo", &["overlong_buffer=500"], &["overlong_buffer"]),
+        (
+            "rloo",
+            &["kl_budget=1", "reference={kind=\"ema\",decay=0.9}"],
+            &["kl_budget", "frozen"],
+        ),
+        (
+            "ppo",
+            &["kl_budget=1", "reference={kind=\"ema\",decay=0.9}"],
+            &["kl_budget"],
+        ),
+        (
+            "grpo",
+            &["reference={kind=\"synced\",every=0,alpha=0.5}"],
+            &["reference.every"],
+        ),
+        ("dpo", &["ld_alpha=2"], &["ld_alpha"]),
+        (
+            "dpo",
+            &["use_weighting=true", "loss={kind=\"aot\",beta=0.1}"],
+            &["micro_batch_size"],
+        ),
+        (
+            "simpo",
+            &["cache_reference=true"],
+            &["cache_reference", "no reference"],
+        ),
+        (
+            "slic",
+            &["reference={kind=\"ema\",decay=0.9}"],
+            &["reference.kind"],
+        ),
+        (
+            "dpo",
+            &["loss={kind=\"weighted_sum\",terms=[]}"],
+            &["loss.terms"],
+        ),
+        ("rso", &["accepted=1"], &["accepted"]),
+    ];
+    for (recipe, settings, needles) in cases {
+        let mut arguments = vec![*recipe, "--model", FIXTURE];
+        for setting in *settings {
+            arguments.extend(["--set", setting]);
+        }
+        refused(&arguments, needles);
+    }
 }
 
 #[test]
@@ -293,8 +425,11 @@ fn numbers_that_are_not_finite_end_a_run() {
             "{metrics}"
         );
     };
+    let lab = lab_model(folder.path());
     let wild = [
         "sft",
+        "--model",
+        &lab,
         "--set=optim.learning_rate=1e30",
         "--set=data.lab_rows=100",
         "--max-steps=9",
@@ -308,6 +443,7 @@ fn numbers_that_are_not_finite_end_a_run() {
     let small = ["--set=data.lab_rows=100", "--max-steps=1"];
     let reward = folder.path().join("reward");
     let mut train = vec!["train", "reward", "--out", reward.to_str().unwrap()];
+    train.extend(["--model", &lab]);
     train.extend(small);
     let (status, said) = run(&train);
     assert_eq!(status, Some(0), "{said}");
@@ -321,6 +457,8 @@ fn numbers_that_are_not_finite_end_a_run() {
     let reward = reward.to_str().unwrap();
     let ppo = [
         "ppo",
+        "--model",
+        &lab,
         "--reward",
         reward,
         "--set=prompts_per_step=4",

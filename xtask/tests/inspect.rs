@@ -78,14 +78,43 @@ fn samples_lengths_configuration_and_memory() {
 fn every_recipe_on_the_lab() {
     let folder = tempfile::tempdir().unwrap();
     for recipe in [
-        "sft", "reward", "dpo", "ipo", "slic", "kto", "simpo", "cpo", "orpo", "ppo", "grpo",
-        "rloo", "gspo", "cispo", "rlhf",
+        "sft",
+        "reward",
+        "dpo",
+        "ipo",
+        "slic",
+        "kto",
+        "rso",
+        "simpo",
+        "cpo",
+        "orpo",
+        "ppo",
+        "grpo",
+        "dapo",
+        "gspo",
+        "cispo",
+        "rloo",
+        "reinforce",
+        "reinforce-plus-plus",
+        "remax",
+        "raft",
+        "online-dpo",
+        "xpo",
+        "nash-md",
+        "rlhf",
     ] {
         let text = inspect(folder.path(), &[recipe]);
         contains(
             &text,
             &["Configuration", "seed = 0", "layout: lab", "together"],
         );
+    }
+    for kind in ["plackett_luce", "all_pairs", "regression"] {
+        let text = inspect(
+            folder.path(),
+            &["reward", &format!("--set=loss.kind={kind}")],
+        );
+        contains(&text, &[kind, "layout: lab"]);
     }
     let text = inspect(folder.path(), &["sft", "--set=lora.r=4"]);
     contains(&text, &["adapter of rank 4 on q_proj"]);

@@ -125,9 +125,16 @@ fn ours(policy: &Policy, ids: &[u32], head: &str) -> Vec<f32> {
 /// started.
 fn trained(folder: &Path, recipe: &str, more: &[&str]) -> PathBuf {
     let out = folder.join(format!("{recipe}-{}", more.len()));
+    let lab = folder.join("lab-model");
+    if !lab.exists() {
+        xtask(&["export", "lab", "--out", lab.to_str().unwrap()]);
+    }
     let mut arguments = vec![
         "train",
         recipe,
+        "--model",
+        lab.to_str().unwrap(),
+        "--compare=0",
         "--max-steps",
         "3",
         "--out",

@@ -2,8 +2,9 @@
 //! uninterrupted run gives, byte by byte.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
     thread,
     time::Instant,
 };
@@ -55,9 +56,25 @@ const RLHF: &[&str] = &[
     "--set=eval_prompts=16",
 ];
 
+/// The lab's model before any training, as a folder: what a recipe does before it starts (base and SFT
+/// stages on the lab) is what `rlhf` does.
+fn lab_model() -> &'static Path {
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("resume-lab-model");
+        let _ = std::fs::remove_dir_all(&folder);
+        let mut export = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        finish(export.args(["export", "lab", "--out"]).arg(&folder));
+        folder
+    })
+}
+
 fn command(recipe: &str, settings: &[&str], out: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command.args(["train", recipe, "--out"]).arg(out);
+    if recipe != "rlhf" {
+        command.arg("--model").arg(lab_model()).arg("--compare=4");
+    }
     command.args(settings).stdout(Stdio::null());
     command
 }
@@ -208,6 +225,69 @@ fn grpo_with_an_adapter_and_dropout() {
 #[test]
 fn rloo() {
     resumes_exactly("rloo", ONLINE);
+}
+
+/// What the others keep beside weights and moments: a running baseline, prompts drawn to replace flat
+/// ones, a reference that moves, a running shift, pairs that were drawn.
+#[test]
+fn reinforce() {
+    resumes_exactly("reinforce", ONLINE);
+}
+
+#[test]
+fn dapo() {
+    resumes_exactly("dapo", ONLINE);
+}
+
+#[test]
+fn online_dpo_with_a_reference_that_follows() {
+    let follows = ["--set=reference={kind=\"ema\",decay=0.8}"];
+    resumes_exactly("online-dpo", &[ONLINE, &follows].concat());
+}
+
+#[test]
+fn ppo_with_a_reference_that_follows() {
+    let follows = ["--set=reference={kind=\"synced\",every=3,alpha=0.6}"];
+    resumes_exactly("ppo", &[PPO, &follows].concat());
+}
+
+#[test]
+fn nash_md() {
+    resumes_exactly("nash-md", ONLINE);
+}
+
+#[test]
+fn dpo_with_a_reference_that_follows_and_bco_with_its_shift() {
+    let follows = [
+        "--set=reference={kind=\"synced\",every=3,alpha=0.6}",
+        "--set=loss={kind=\"bco_pair\",beta=0.1,shift_decay=0.5}",
+    ];
+    resumes_exactly("dpo", &[OFFLINE, &follows].concat());
+}
+
+#[test]
+fn reward_from_rankings() {
+    resumes_exactly(
+        "reward",
+        &[OFFLINE, &["--set=loss.kind=plackett_luce"]].concat(),
+    );
+}
+
+#[test]
+fn rso() {
+    let settings = [
+        "--max-steps=8",
+        "--set=prompts=12",
+        "--set=candidates=6",
+        "--set=accepted=4",
+        "--set=sampling.max_new_tokens=8",
+        "--set=sampling.batch_size=12",
+        "--set=preference.data.lab_rows=50",
+        "--set=preference.train.batch_size=4",
+        "--set=preference.train.micro_batch_size=4",
+        "--set=preference.train.checkpoint_every=2",
+    ];
+    resumes_exactly("rso", &settings);
 }
 
 #[test]

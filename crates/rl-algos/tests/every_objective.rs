@@ -520,6 +520,73 @@ proptest! {
         }
     }
 
+    /// The same tokens in wider rows, with NaN where none counts.
+    #[test]
+    fn padding_does_not_matter(rows in rows(), wide in 1usize..4) {
+        let (n, device) = (rows.count(), Device::flex().autodiff());
+        let narrow = |i: usize| -> Tensor<2> {
+            let size = n * TIME;
+            tensor(&rows.x[i * size..(i + 1) * size], [n, TIME])
+        };
+        let widened = |x: Tensor<2>| -> Tensor<2> {
+            let values = host(x);
+            let padded: Vec<f64> = (0..n)
+                .flat_map(|r| (0..TIME + wide).map(move |t| (r, t)))
+                .map(|(r, t)| if t < rows.lens[r] { values[r * TIME + t] } else { f64::NAN })
+                .collect();
+            tensor(&padded, [n, TIME + wide])
+        };
+        let mask = |time: usize| -> Tensor<2, Bool> {
+            let lens = rows.lens.iter();
+            let flags: Vec<bool> = lens.flat_map(|l| (0..time).map(move |t| t < *l)).collect();
+            Tensor::from_data(TensorData::new(flags, [n, time]), &device)
+        };
+        let public: Vec<usize> = rows.lens.iter().map(|l| l.div_ceil(2)).collect();
+        let desensitised = |x: &Tensor<2>, mask: &Tensor<2, Bool>| {
+            host(ld_dpo::length_desensitised(x, mask, &public, 0.5).expect("valid"))
+        };
+        let (a, b) = (narrow(0), widened(narrow(0)));
+        let (inside, wider) = (mask(TIME), mask(TIME + wide));
+        prop_assert_eq!(desensitised(&a, &inside), desensitised(&b, &wider));
+        let steps = |x: &Tensor<2>, mask: &Tensor<2, Bool>| {
+            let [_, time] = x.dims();
+            let labels: Vec<bool> = (0..n * time).map(|i| i / time % 2 == 0).collect();
+            let losses = process_reward::step_loss(x, &labels, mask).expect("valid");
+            let by = Normalisation::Sequence { denominator: n as f64 };
+            host(by.tokens(losses, mask).expect("valid"))
+        };
+        prop_assert_eq!(steps(&a, &inside), steps(&b, &wider));
+        let clip = ppo::ClipRange { low: 0.2, high: 0.2 };
+        let advantages: Tensor<1> = tensor(&vec![0.7; n], [n]);
+        let gspo = |x: &Tensor<2>, old: &Tensor<2>, mask: &Tensor<2, Bool>| {
+            host(gspo::gspo_loss(x, old, &advantages, mask, clip).expect("valid").loss)
+        };
+        let old = narrow(1);
+        prop_assert_eq!(gspo(&a, &old, &inside), gspo(&b, &widened(old.clone()), &wider));
+    }
+
+    /// Only differences of scores count in comparisons and rankings.
+    #[test]
+    fn a_constant_on_all_scores_does_not_matter(rows in rows(), shift in -5.0..5.0) {
+        let moved = Rows { x: rows.x.iter().map(|x| x + shift).collect(), ..rows.clone() };
+        let of_scores: [(&str, PerRow); 4] = [
+            ("bradley-terry", |v| {
+                bradley_terry::bradley_terry_loss(&v.each(0), &v.each(1), None, 0.0, 0.1)
+            }),
+            ("ties", |v| {
+                let outcomes = vec![ties::Outcome::Tie; v.n()];
+                ties::rao_kupper_loss(&v.each(0), &v.each(1), &outcomes, 2.0)
+            }),
+            ("plackett-luce", |v| plackett_luce::plackett_luce_loss(&v.tokens(0))),
+            ("all pairs", |v| plackett_luce::all_pairs_loss(&v.tokens(0))),
+        ];
+        for (name, losses) in of_scores {
+            let sum = move |v: &View, _: &Rows| Ok(losses(v)?.sum());
+            let (a, b) = (value(&sum, &rows), value(&sum, &moved));
+            prop_assert!((a - b).abs() <= 1e-9 * (1.0 + a.abs()), "{name}: {a}, {b}");
+        }
+    }
+
     /// Where the completions were drawn from the policy itself, the gradient of k3 with the ratio in
     /// front is that of k2, and so of the KL divergence in expectation; that of k3 alone is another.
     #[test]
@@ -584,5 +651,114 @@ fn dpo_goes_deterministic_on_three_arms_and_ipo_does_not() {
                 "τ {strength}: {arms:?}"
             );
         }
+    }
+}
+
+#[test]
+fn errors_name_the_argument() {
+    let v = |values: &[f64]| -> Tensor<1> { tensor(values, [values.len()]) };
+    let (one, two, nan) = (v(&[1.0]), v(&[1.0, 2.0]), v(&[1.0, f64::NAN]));
+    let grid = |rows: usize, columns: usize| -> Tensor<2> {
+        tensor(&vec![0.5; rows * columns], [rows, columns])
+    };
+    let mask = |flags: Vec<bool>| -> Tensor<2, Bool> {
+        let shape = [2, flags.len() / 2];
+        Tensor::from_data(TensorData::new(flags, shape), &Device::flex())
+    };
+    let (all, hole) = (mask(vec![true; 4]), mask(vec![true, true, false, false]));
+    let pair = |chosen: &Tensor<1>, rejected: &Tensor<1>| PairLogps {
+        chosen: chosen.clone(),
+        rejected: rejected.clone(),
+    };
+    let (good, short) = (pair(&two, &two), pair(&one, &one));
+    let outcomes = [ties::Outcome::Tie; 2];
+    let table: Vec<(Option<AlgoError>, &str)> = vec![
+        (
+            bradley_terry::bradley_terry_loss(&two, &two, None, 0.0, 0.6).err(),
+            "`label_smoothing` is 0.6",
+        ),
+        (
+            ties::rao_kupper_loss(&two, &two, &outcomes, 1.0).err(),
+            "`theta` is 1",
+        ),
+        (
+            ties::rao_kupper_loss(&two, &one, &outcomes, 2.0).err(),
+            "`second` has shape [1]",
+        ),
+        (
+            ties::rao_kupper_loss(&two, &two, &outcomes[..1], 2.0).err(),
+            "`outcomes` has shape [1]",
+        ),
+        (
+            plackett_luce::plackett_luce_loss(&grid(2, 1)).err(),
+            "group 0 of `scores` has 1",
+        ),
+        (
+            plackett_luce::all_pairs_loss(&tensor(&[1.0, f64::NAN], [1, 2])).err(),
+            "`scores` is not finite at index 1",
+        ),
+        (
+            regression::regression_loss(&two, &one).err(),
+            "`ratings` has shape [1]",
+        ),
+        (
+            regression::regression_loss(&two, &nan).err(),
+            "`ratings` is not finite at index 1",
+        ),
+        (
+            process_reward::step_loss(&grid(2, 2), &[true; 3], &all).err(),
+            "`labels` has shape [3]",
+        ),
+        (
+            process_reward::step_loss(&grid(2, 2), &[true; 4], &hole).err(),
+            "row 1 of `mask` is empty",
+        ),
+        (
+            sft::mean_nll_loss(&two, &v(&[1.0, 0.0])).err(),
+            "`tokens` is 0",
+        ),
+        (
+            ld_dpo::length_desensitised(&grid(2, 2), &all, &[1, 1], 1.5).err(),
+            "`alpha` is 1.5",
+        ),
+        (
+            ld_dpo::length_desensitised(&grid(2, 2), &all, &[1], 0.5).err(),
+            "`public_lens` has shape [1]",
+        ),
+        (
+            nash_md::nash_md_loss(&two, &two, &[0.5, 1.5], 0.1).err(),
+            "`preferences` is 1.5",
+        ),
+        (
+            nash_md::nash_md_loss(&two, &two, &[0.5, 0.5], -1.0).err(),
+            "`tau` is -1",
+        ),
+        (
+            xpo::xpo_loss(&good, &good, &one, 0.1, 0.1).err(),
+            "`of_reference` has shape [1]",
+        ),
+        (
+            xpo::xpo_loss(&good, &good, &two, 0.1, -0.1).err(),
+            "`alpha` is -0.1",
+        ),
+        (
+            xpo::xpo_loss(&good, &short, &two, 0.1, 0.1).err(),
+            "`reference.chosen` has shape [1]",
+        ),
+        (
+            togi_rl_algos::wpo::wpo_weights(&good, &short, &two, &two).err(),
+            "`collisions.chosen` has shape [1]",
+        ),
+        (
+            times_ratio(grid(2, 2), &grid(2, 2), &grid(2, 1)).err(),
+            "`old_logps` has shape [2, 1]",
+        ),
+    ];
+    for (error, expected) in table {
+        let found = error.map(|e| e.to_string()).unwrap_or_default();
+        assert!(
+            found.starts_with(expected),
+            "{found:?}; expected {expected:?}"
+        );
     }
 }

@@ -21,10 +21,10 @@ use crate::{
     metrics::{Event, Row},
     offline::{Stage, accumulate, host},
     optimizer::AdamW,
-    ppo::RATIO_TOLERANCE,
     reference,
     rollout::{
-        HeldOut, Rollout, join, mean, rollouts, rollouts_of, rows_of, scores, split, write_samples,
+        FirstRatio, HeldOut, Rollout, join, mean, rollouts, rollouts_of, rows_of, scores, split,
+        write_samples,
     },
 };
 
@@ -613,7 +613,7 @@ fn optimise<A: OnlineAlgorithm>(
             let whole = config.minibatch(&minibatch, &experience.advantages);
             let first = epoch == 0 && number == 0;
             let (mut grads, mut parts) = (None, Row::default());
-            let (mut first_ratio_error, mut approx_kl): (f64, f64) = (0.0, 0.0);
+            let (mut ratio, mut approx_kl) = (FirstRatio::default(), 0.0);
             for (part_number, part) in minibatch.chunks(config.micro_batch_size).enumerate() {
                 let samples: Vec<&Sample> = part
                     .iter()
@@ -648,9 +648,9 @@ fn optimise<A: OnlineAlgorithm>(
                 };
                 for off in host(&(part.logps.clone().detach() - part.old_logps.clone())) {
                     approx_kl += off * off / 2.0 / whole.tokens;
-                    if first {
-                        first_ratio_error = first_ratio_error.max((off.exp() - 1.0).abs());
-                    }
+                }
+                if first {
+                    ratio.see(&part.logps, &part.old_logps);
                 }
                 let PartLoss { loss, row } = config.loss(&part, kl_coef)?;
                 parts.merge(&row);
@@ -659,17 +659,8 @@ fn optimise<A: OnlineAlgorithm>(
             }
             parts.set("policy/approx_kl", approx_kl);
             if first {
-                row.set("policy/ratio_first", 1.0 + first_ratio_error);
-                if first_ratio_error > RATIO_TOLERANCE {
-                    return Err(TrainError::Run {
-                        stage: stage.name.to_owned(),
-                        step: step + 1,
-                        reason: format!(
-                            "the first minibatch's ratio is off 1 by {first_ratio_error:.2e}: \
-                             sampling policy and trained policy are not the same model"
-                        ),
-                    });
-                }
+                row.set("policy/ratio_first", 1.0 + ratio.error);
+                ratio.check(stage.name, step + 1)?;
             } else if config.target_kl > 0.0 && approx_kl > config.target_kl {
                 row.set("policy/stopped_epoch", epoch as f64);
                 break 'epochs;

@@ -31,13 +31,12 @@ use crate::{
     offline::{Stage, accumulate, host},
     optimizer::AdamW,
     reference,
-    rollout::{HeldOut, Rollout, join, mean, rollouts, rows_of, scores, split, write_samples},
+    rollout::{
+        FirstRatio, HeldOut, Rollout, join, mean, rollouts, rows_of, scores, split, write_samples,
+    },
 };
 
 pub use crate::ppo_config::{PpoConfig, ValueInit};
-
-/// How far the first minibatch's ratio may be from 1: it was sampled and scored by one model.
-pub const RATIO_TOLERANCE: f64 = 1e-5;
 
 /// Running mean and variance of scores (Welford, in batches).
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -389,7 +388,7 @@ fn optimise(
             };
             let (mut grads, mut value_grads) = (None, None);
             let mut parts = Row::default();
-            let mut first_ratio_error: f64 = 0.0;
+            let mut ratio_of_first = FirstRatio::default();
             for (part_number, part) in minibatch.chunks(config.micro_batch_size).enumerate() {
                 let samples: Vec<&Sample> = part
                     .iter()
@@ -422,8 +421,7 @@ fn optimise(
                     config.clip_eps,
                 )?;
                 if first {
-                    let off = host(&loss.ratio).into_iter().map(|r| (r - 1.0).abs());
-                    first_ratio_error = off.fold(first_ratio_error, f64::max);
+                    ratio_of_first.see(&logps, &pick(&experience.logps));
                 }
                 let n = tokens as f64;
                 let mean = |x: &Tensor<2>| host(x).iter().sum::<f64>() / n;
@@ -457,20 +455,9 @@ fn optimise(
             }
             let approx_kl = parts.get("policy/approx_kl").unwrap_or(0.0);
             if epoch == 0 && number == 0 {
-                let ratio = 1.0 + first_ratio_error;
-                row.set("policy/ratio_first", ratio);
+                row.set("policy/ratio_first", 1.0 + ratio_of_first.error);
                 row.set("policy/approx_kl_first", approx_kl);
-                if first_ratio_error > RATIO_TOLERANCE || approx_kl > RATIO_TOLERANCE {
-                    return Err(TrainError::Run {
-                        stage: stage.name.to_owned(),
-                        step: step + 1,
-                        reason: format!(
-                            "the first minibatch's ratio is off 1 by {first_ratio_error:.2e} \
-                             (approximate KL {approx_kl:.2e}): sampling policy and trained policy \
-                             are not the same model"
-                        ),
-                    });
-                }
+                ratio_of_first.check(stage.name, step + 1)?;
             } else if config.target_kl > 0.0 && approx_kl > config.target_kl {
                 row.set("policy/stopped_epoch", epoch as f64);
                 break 'epochs;

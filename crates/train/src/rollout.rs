@@ -231,6 +231,48 @@ pub(crate) fn join(rows: &[Vec<f64>], device: &Device) -> Tensor<2> {
     )
 }
 
+/// How far the log-probabilities of the first minibatch may be from those of the rollout, for each nat of
+/// their size and one more: what float32 rounds differently when samples are packed in other company.
+/// Another model, temperature or dropout is off by a thousand times that.
+pub const RATIO_TOLERANCE: f64 = 1e-5;
+
+/// The check that the policy that is trained is the one that wrote the completions: at the first
+/// minibatch of a step every ratio is 1.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FirstRatio {
+    /// The largest distance of a ratio from 1.
+    pub(crate) error: f64,
+    /// The largest difference of log-probabilities, in units of what rounding may do.
+    scaled: f64,
+}
+
+impl FirstRatio {
+    pub(crate) fn see(&mut self, logps: &Tensor<2>, old_logps: &Tensor<2>) {
+        for (now, old) in host(logps).into_iter().zip(host(old_logps)) {
+            let off = now - old;
+            self.error = self.error.max((off.exp() - 1.0).abs());
+            self.scaled = self.scaled.max(off.abs() / (1.0 + old.abs()));
+        }
+    }
+
+    /// # Errors
+    /// When a ratio is further from 1 than rounding explains.
+    pub(crate) fn check(&self, stage: &str, step: u64) -> Result<(), TrainError> {
+        if self.scaled <= RATIO_TOLERANCE {
+            return Ok(());
+        }
+        Err(TrainError::Run {
+            stage: stage.to_owned(),
+            step,
+            reason: format!(
+                "the first minibatch's ratio is off 1 by {:.2e}, more than rounding explains: \
+                 sampling policy and trained policy are not the same model",
+                self.error
+            ),
+        })
+    }
+}
+
 /// The rows of a padded tensor, each as long as its row of `like`: the inverse of [`join`].
 pub(crate) fn rows_of(x: &Tensor<2>, like: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let time = x.dims()[1];
@@ -245,4 +287,27 @@ pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
         .into_iter()
         .fold((0.0, 0.0), |(s, n), x| (s + x, n + 1.0));
     sum / f64::max(count, 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_ratio_forgives_rounding_and_nothing_else() {
+        let one = |x: f64| join(&[vec![x]], &Device::flex());
+        let off = |old: f64, by: f64| {
+            let mut first = FirstRatio::default();
+            first.see(&one(old + by), &one(old));
+            first.check("ppo", 1)
+        };
+        assert!(off(-0.1, 1e-6).is_ok());
+        assert!(off(-15.0, 1e-4).is_ok());
+        assert!(off(-0.1, 1e-4).is_err());
+        let text = off(-15.0, 1e-2).unwrap_err().to_string();
+        assert!(
+            text.contains("off 1 by 1.0") && text.contains("step 1"),
+            "{text}"
+        );
+    }
 }
