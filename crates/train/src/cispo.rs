@@ -42,6 +42,13 @@ impl OnlineAlgorithm for Cispo {
         OnlineConfig::shared()
     }
 
+    fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
+        OnlineConfig {
+            kl_coef: 0.5,
+            ..config
+        }
+    }
+
     fn validate(&self) -> Result<(), TrainError> {
         positive("algorithm.epsilon", self.epsilon)
     }

@@ -86,6 +86,16 @@ impl OnlineAlgorithm for Grpo {
         }
     }
 
+    /// DAPO has no KL term: small steps hold it back.
+    fn on_lab(mut config: OnlineConfig<Self>) -> OnlineConfig<Self> {
+        if config.kl_coef > 0.0 {
+            config.kl_coef = 0.5;
+        } else {
+            config.optim.learning_rate = 3e-5;
+        }
+        config
+    }
+
     fn validate(&self) -> Result<(), TrainError> {
         positive("algorithm.clip_low", self.clip_low)?;
         within("algorithm.clip_low", self.clip_low, 0.0, 1.0)?;

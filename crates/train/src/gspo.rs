@@ -47,6 +47,13 @@ impl OnlineAlgorithm for Gspo {
         OnlineConfig::shared()
     }
 
+    fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
+        OnlineConfig {
+            kl_coef: 0.3,
+            ..config
+        }
+    }
+
     fn validate(&self) -> Result<(), TrainError> {
         positive("algorithm.clip_low", self.clip_low)?;
         positive("algorithm.clip_high", self.clip_high)

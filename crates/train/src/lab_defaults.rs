@@ -8,7 +8,7 @@ use crate::{
     kto::KtoConfig,
     online::{OnlineAlgorithm, OnlineConfig},
     ppo::PpoConfig,
-    preference::PreferenceConfig,
+    preference::{PreferenceConfig, PreferenceLoss},
     reward::RewardConfig,
     rso::RsoConfig,
     schedule::Schedule,
@@ -105,9 +105,19 @@ pub fn ppo() -> PpoConfig {
     }
 }
 
-/// A preference recipe: 12,800 pairs, seen once.
+/// A preference recipe: 12,800 pairs, seen once. SLiC-HF has no reference, and its margin is one of
+/// whole log-probabilities: with the 1 and 0.1 that suit a real model, answers here grow longer and
+/// nothing is won.
 pub fn preference(config: PreferenceConfig) -> PreferenceConfig {
+    let loss = match config.loss {
+        PreferenceLoss::SlicHf { .. } => PreferenceLoss::SlicHf {
+            delta: 10.0,
+            lambda: 1.0,
+        },
+        ref other => other.clone(),
+    };
     PreferenceConfig {
+        loss,
         train: steps(200, 64),
         optim: optim(3e-4),
         data: data(20_000),
@@ -140,7 +150,7 @@ pub fn rso() -> RsoConfig {
 /// An online recipe: 100 steps of 128 completions, in groups of 8 where the recipe compares many.
 pub fn online<A: OnlineAlgorithm>(config: OnlineConfig<A>) -> OnlineConfig<A> {
     let group = config.completions_per_prompt;
-    OnlineConfig {
+    A::on_lab(OnlineConfig {
         max_steps: 100,
         prompts_per_step: 128 / group,
         minibatch_size: 64,
@@ -150,5 +160,5 @@ pub fn online<A: OnlineAlgorithm>(config: OnlineConfig<A>) -> OnlineConfig<A> {
         optim: optim(3e-4),
         data: data(10_000),
         ..config
-    }
+    })
 }

@@ -157,6 +157,13 @@ pub trait OnlineAlgorithm:
     /// The recipe's defaults.
     fn defaults() -> OnlineConfig<Self>;
 
+    /// The recipe's defaults on the lab, given those with the lab's sizes. There a reward model of half a
+    /// million parameters is soon outwitted: what holds the policy back has to be stronger than with
+    /// real models.
+    fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
+        config
+    }
+
     /// # Errors
     /// Names the field that is out of range.
     fn validate(&self) -> Result<(), TrainError>;

@@ -34,6 +34,13 @@ impl OnlineAlgorithm for Raft {
         OnlineConfig::shared()
     }
 
+    fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
+        OnlineConfig {
+            kl_budget: 1.5,
+            ..config
+        }
+    }
+
     fn validate(&self) -> Result<(), TrainError> {
         at_least_one("algorithm.keep", self.keep)
     }

@@ -94,6 +94,13 @@ impl OnlineAlgorithm for Reinforce {
         }
     }
 
+    fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
+        OnlineConfig {
+            kl_coef: 0.5,
+            ..config
+        }
+    }
+
     fn validate(&self) -> Result<(), TrainError> {
         match self.baseline {
             Baseline::MovingAverage { decay } => {

@@ -58,6 +58,13 @@ impl OnlineAlgorithm for ReinforcePlusPlus {
         }
     }
 
+    fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
+        OnlineConfig {
+            kl_coef: 0.5,
+            ..config
+        }
+    }
+
     fn validate(&self) -> Result<(), TrainError> {
         within("algorithm.gamma", self.gamma, 0.0, 1.0)?;
         positive("algorithm.clip_low", self.clip_low)?;

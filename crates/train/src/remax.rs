@@ -32,6 +32,13 @@ impl OnlineAlgorithm for Remax {
         }
     }
 
+    fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
+        OnlineConfig {
+            kl_coef: 0.5,
+            ..config
+        }
+    }
+
     fn validate(&self) -> Result<(), TrainError> {
         Ok(())
     }

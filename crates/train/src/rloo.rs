@@ -40,6 +40,13 @@ impl OnlineAlgorithm for Rloo {
         }
     }
 
+    fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
+        OnlineConfig {
+            kl_coef: 0.5,
+            ..config
+        }
+    }
+
     fn validate(&self) -> Result<(), TrainError> {
         positive("algorithm.clip_eps", self.clip_eps)
     }

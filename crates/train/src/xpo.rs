@@ -46,6 +46,11 @@ impl OnlineAlgorithm for Xpo {
         }
     }
 
+    fn on_lab(mut config: OnlineConfig<Self>) -> OnlineConfig<Self> {
+        config.algorithm.beta = 0.3;
+        config
+    }
+
     fn validate(&self) -> Result<(), TrainError> {
         positive("algorithm.beta", self.beta)?;
         within("algorithm.alpha", self.alpha, 0.0, f64::MAX)
