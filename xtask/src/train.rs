@@ -18,7 +18,7 @@ use togi_train::{
     Event, Observer, Row, RunFolder,
     arena::{Arena, lab_prompts},
     config::{DataSection, RecipeConfig, resolve, to_toml},
-    data::{DataSource, LabRows, Samples, samples},
+    data::{DataSource, LabRows, Samples, check, samples},
     kto::{Kto, KtoConfig},
     lab_defaults, memory,
     offline::{self, Objective, Stage},
@@ -236,6 +236,11 @@ fn run_rlhf(arguments: &TrainArguments) -> Result<()> {
 fn run_sft(arguments: &TrainArguments) -> Result<()> {
     let config: SftConfig = arguments.resolve(&sft_defaults(arguments.on_lab()))?;
     let source = arguments.source()?;
+    check(
+        &source,
+        &LabRows::Answers(Writer::demonstrator()),
+        &config.data,
+    )?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
     let start = policy.clone();
@@ -269,6 +274,7 @@ fn run_sft(arguments: &TrainArguments) -> Result<()> {
 fn run_reward(arguments: &TrainArguments) -> Result<()> {
     let config: RewardConfig = arguments.resolve(&reward_defaults(arguments.on_lab()))?;
     let source = arguments.source()?;
+    check(&source, &config.lab_rows(), &config.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
     policy.decoder = policy.decoder.with_score_head(Some(config.seed))?;
@@ -293,6 +299,11 @@ fn run_reward(arguments: &TrainArguments) -> Result<()> {
 fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Result<()> {
     let config: PreferenceConfig = arguments.resolve(defaults)?;
     let source = arguments.source()?;
+    check(
+        &source,
+        &LabRows::Preferences(config.annotators),
+        &config.data,
+    )?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
     let start = policy.clone();
@@ -327,6 +338,11 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
 fn run_kto(arguments: &TrainArguments) -> Result<()> {
     let config: KtoConfig = arguments.resolve(&kto_defaults(arguments.on_lab()))?;
     let source = arguments.source()?;
+    check(
+        &source,
+        &LabRows::Preferences(config.annotators),
+        &config.data,
+    )?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
     let start = policy.clone();
@@ -359,6 +375,7 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
     let config: RsoConfig = arguments.resolve(&rso_defaults(arguments.on_lab()))?;
     let (settings, seed) = (&config.preference, config.preference.seed);
     let source = arguments.online_source()?;
+    check(&source, &LabRows::Prompts, &settings.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, seed)?;
     let start = policy.clone();
@@ -402,6 +419,7 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
 fn run_ppo(arguments: &TrainArguments) -> Result<()> {
     let config: PpoConfig = arguments.resolve(&ppo_defaults(arguments.on_lab()))?;
     let source = arguments.online_source()?;
+    check(&source, &LabRows::Prompts, &config.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
     let start = policy.clone();
@@ -483,6 +501,7 @@ fn run_online<A: OnlineAlgorithm>(
 ) -> Result<()> {
     let config: OnlineConfig<A> = arguments.resolve(defaults)?;
     let source = arguments.online_source()?;
+    check(&source, &LabRows::Prompts, &config.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
     let start = policy.clone();

@@ -145,7 +145,7 @@ fn data() {
     );
     reward("l.jsonl", good, "regression", &["l.jsonl:1", "score"]);
     reward("m.jsonl", good, "steps", &["m.jsonl:1", "labels"]);
-    let tied = "{\"prompt\": \"w4\", \"completions\": [\"w5\", \"w6\"], \"ranks\": [1, 1]}\n";
+    let tied = "{\"prompt\": \"w4\", \"completions\": [\" w5\", \" w6\"], \"ranks\": [1, 1]}\n";
     reward("n.jsonl", tied, "all_pairs", &["ties", "ranking 1"]);
     refused(
         &["reward", "--set", "loss.kind=steps", "--model", "lab"],
@@ -391,18 +391,30 @@ fn models_that_are_not_whole_or_do_not_fit() {
 #[test]
 fn samples_that_are_too_long() {
     let folder = tempfile::tempdir().unwrap();
+    let lab = lab_model(folder.path());
     let words = " red".repeat(60);
     let rows = format!("{{\"prompt\": \"say\", \"completion\": \"{words}\"}}\n");
     let data = file(folder.path(), "long.jsonl", &rows);
     refused(
-        &["sft", "--data", &data, "--set", "data.max_length=20"],
+        &[
+            "sft",
+            "--model",
+            &lab,
+            "--data",
+            &data,
+            "--set",
+            "data.max_length=20",
+        ],
         &["long.jsonl:1", "max_length = 20", "truncate"],
     );
     // Longer than the model's positions.
     let words = " red".repeat(300);
     let rows = format!("{{\"prompt\": \"say\", \"completion\": \"{words}\"}}\n");
     let data = file(folder.path(), "longer.jsonl", &rows);
-    refused(&["sft", "--data", &data], &["128 positions"]);
+    refused(
+        &["sft", "--model", &lab, "--data", &data],
+        &["128 positions"],
+    );
 }
 
 #[test]

@@ -23,6 +23,12 @@ fn contains(text: &str, needles: &[&str]) {
 #[test]
 fn samples_lengths_configuration_and_memory() {
     let folder = tempfile::tempdir().unwrap();
+    let exported = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(["export", "lab", "--out", "lab-model"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(exported.status.success());
     let row = |answer: &str| {
         format!(
             "{{\"prompt\": \"name 1 fruit\", \"chosen\": \"{answer}\", \"rejected\": \" no\"}}\n"
@@ -35,6 +41,8 @@ fn samples_lengths_configuration_and_memory() {
         folder.path(),
         &[
             "dpo",
+            "--model",
+            "lab-model",
             "--data",
             "p.jsonl",
             "--set=data.max_length=20",
@@ -69,7 +77,7 @@ fn samples_lengths_configuration_and_memory() {
     );
     assert_eq!(
         fs::read_dir(folder.path()).unwrap().count(),
-        1,
+        2,
         "nothing is written"
     );
 }
@@ -103,7 +111,12 @@ fn every_recipe_on_the_lab() {
         "nash-md",
         "rlhf",
     ] {
-        let text = inspect(folder.path(), &[recipe]);
+        let rows = match recipe {
+            "rso" => "--set=preference.data.lab_rows=300",
+            "rlhf" => "--set=reward.data.lab_rows=300",
+            _ => "--set=data.lab_rows=300",
+        };
+        let text = inspect(folder.path(), &[recipe, rows]);
         contains(
             &text,
             &["Configuration", "seed = 0", "layout: lab", "together"],
@@ -116,6 +129,9 @@ fn every_recipe_on_the_lab() {
         );
         contains(&text, &[kind, "layout: lab"]);
     }
-    let text = inspect(folder.path(), &["sft", "--set=lora.r=4"]);
+    let text = inspect(
+        folder.path(),
+        &["sft", "--set=lora.r=4", "--set=data.lab_rows=300"],
+    );
     contains(&text, &["adapter of rank 4 on q_proj"]);
 }

@@ -23,6 +23,8 @@ pub struct Checkpoint {
     pub tensors: Vec<(String, Tensor<1>)>,
     /// Scalars: step, controllers, running moments.
     pub state: Value,
+    /// What is neither, by file name.
+    pub files: Vec<(String, Vec<u8>)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -34,6 +36,9 @@ struct Manifest {
     /// Bytes of the files that grow, when the checkpoint was made.
     lengths: Vec<(String, u64)>,
     state: Value,
+    /// Further files and their SHA-256.
+    #[serde(default)]
+    files: Vec<(String, String)>,
 }
 
 /// Files of a run folder that grow by lines and are the same bytes in a resumed run.
@@ -110,6 +115,12 @@ impl Checkpoint {
         fs::create_dir_all(&fresh).map_err(TrainError::io(&fresh))?;
         let path = fresh.join("tensors.safetensors");
         self.write_tensors(&path)?;
+        let mut files = Vec::with_capacity(self.files.len());
+        for (file, bytes) in &self.files {
+            let path = fresh.join(file);
+            crate::run_folder::write_whole(&path, bytes)?;
+            files.push((file.clone(), digest(&path)?));
+        }
         for grows in GROWING {
             let path = run.path().join(grows);
             if let Ok(file) = File::open(&path) {
@@ -124,6 +135,7 @@ impl Checkpoint {
                 .map(|name| (name.to_owned(), run.length(name)))
                 .to_vec(),
             state: self.state.clone(),
+            files,
         };
         let text =
             serde_json::to_vec_pretty(&manifest).map_err(|e| TrainError::io(&fresh)(e.into()))?;
@@ -181,13 +193,14 @@ impl Checkpoint {
             .rev()
         {
             match read(&path, device) {
-                Ok((manifest, tensors)) => {
+                Ok((manifest, tensors, files)) => {
                     for (name, length) in &manifest.lengths {
                         run.cut(name, *length)?;
                     }
                     let checkpoint = Self {
                         tensors,
                         state: manifest.state,
+                        files,
                     };
                     return Ok((Some((manifest.step, checkpoint)), skipped));
                 }
@@ -240,7 +253,9 @@ fn digest(path: &Path) -> Result<String, TrainError> {
 
 type Tensors = Vec<(String, Tensor<1>)>;
 
-fn read(path: &Path, device: &Device) -> Result<(Manifest, Tensors), String> {
+type Files = Vec<(String, Vec<u8>)>;
+
+fn read(path: &Path, device: &Device) -> Result<(Manifest, Tensors, Files), String> {
     let text = fs::read(path.join("manifest.json")).map_err(|e| format!("manifest.json: {e}"))?;
     let manifest: Manifest =
         serde_json::from_slice(&text).map_err(|e| format!("manifest.json: {e}"))?;
@@ -248,6 +263,14 @@ fn read(path: &Path, device: &Device) -> Result<(Manifest, Tensors), String> {
     let found = digest(&file).map_err(|e| e.to_string())?;
     if found != manifest.tensors {
         return Err("tensors.safetensors does not have its checksum".to_owned());
+    }
+    let mut files = Vec::with_capacity(manifest.files.len());
+    for (name, checksum) in &manifest.files {
+        let file = path.join(name);
+        if digest(&file).map_err(|e| e.to_string())? != *checksum {
+            return Err(format!("{name} does not have its checksum"));
+        }
+        files.push((name.clone(), fs::read(&file).map_err(|e| e.to_string())?));
     }
     let bytes = fs::read(&file).map_err(|e| e.to_string())?;
     let all = SafeTensors::deserialize(&bytes).map_err(|e| e.to_string())?;
@@ -266,7 +289,7 @@ fn read(path: &Path, device: &Device) -> Result<(Manifest, Tensors), String> {
             (name.to_owned(), tensor)
         })
         .collect();
-    Ok((manifest, tensors))
+    Ok((manifest, tensors, files))
 }
 
 #[cfg(test)]
@@ -279,6 +302,7 @@ mod tests {
         Checkpoint {
             tensors: vec![("x".to_owned(), tensor)],
             state: Value::from(value),
+            files: Vec::new(),
         }
     }
 

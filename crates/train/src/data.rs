@@ -66,8 +66,23 @@ pub struct Rows {
     pub skipped: Vec<String>,
 }
 
+/// What can be said of a source before anything is read or trained.
+///
 /// # Errors
-/// Names a field that was set and that this source does not read.
+/// Names a field that was set and that this source does not read, and what the lab does not have.
+pub fn check(
+    source: &DataSource,
+    wanted: &LabRows,
+    section: &DataSection,
+) -> Result<(), TrainError> {
+    all_is_read(source, wanted, section)?;
+    if let (DataSource::Lab, LabRows::Missing(what)) = (source, wanted) {
+        let reason = format!("the lab has no {what}; give --data FILE");
+        return Err(TrainError::config("data", reason));
+    }
+    Ok(())
+}
+
 fn all_is_read(
     source: &DataSource,
     wanted: &LabRows,
@@ -109,11 +124,7 @@ pub fn rows(
     section: &DataSection,
     seed: u64,
 ) -> Result<Rows, TrainError> {
-    all_is_read(source, &wanted, section)?;
-    if let (DataSource::Lab, LabRows::Missing(what)) = (source, wanted) {
-        let reason = format!("the lab has no {what}; give --data FILE");
-        return Err(TrainError::config("data", reason));
-    }
+    check(source, &wanted, section)?;
     let DataSource::Files { train, valid } = source else {
         let held_out = ((section.lab_rows as f64 * section.valid_fraction) as usize).max(64);
         return Ok(Rows {

@@ -6,6 +6,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use togi_data::{LabelledSample, Sample, lab::AnnotatorConfig};
 use togi_policy::{Decoder, LoraConfig, Weights};
 use togi_rl_algos::{
@@ -14,6 +15,7 @@ use togi_rl_algos::{
 };
 
 use crate::{
+    checkpoint::Checkpoint,
     config::{DataSection, LoopSection, OptimSection, RecipeConfig, positive, within},
     error::TrainError,
     metrics::Row,
@@ -224,6 +226,15 @@ impl Objective for Kto<'_> {
         );
         log_kinds(&mut row, &samples, &host(&rewards), whole.kinds);
         Ok((loss, row))
+    }
+
+    fn save(&mut self, checkpoint: &mut Checkpoint) -> Result<Value, TrainError> {
+        self.reference.save(checkpoint);
+        Ok(Value::Null)
+    }
+
+    fn restore(&mut self, checkpoint: &mut Checkpoint, _: &Value) -> Result<(), TrainError> {
+        self.reference.restore(checkpoint)
     }
 
     fn evaluate(&self, decoder: &Decoder, limit: usize) -> Result<Option<Row>, TrainError> {

@@ -292,13 +292,19 @@ impl Objective for Preference<'_> {
         if self.settings.reference.moves() {
             reference::save(checkpoint, self.reference.decoder());
         }
-        self.reference.store()?;
+        if self.settings.loss.needs_reference() {
+            self.reference.save(checkpoint);
+            self.reference.store()?;
+        }
         Ok(json!({"shift": self.shift.map(|shift| shift.mean)}))
     }
 
     fn restore(&mut self, checkpoint: &mut Checkpoint, kept: &Value) -> Result<(), TrainError> {
         if self.settings.reference.moves() {
             reference::restore(checkpoint, self.reference.decoder_mut())?;
+        }
+        if self.settings.loss.needs_reference() {
+            self.reference.restore(checkpoint)?;
         }
         if let Some(shift) = &mut self.shift {
             let reason = "its state has no `shift`";

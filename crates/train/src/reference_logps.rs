@@ -17,7 +17,7 @@ use togi_data::Sample;
 use togi_policy::{Decoder, TokenLogps, Weights, known::home};
 use togi_rl_algos::ld_dpo::length_desensitised;
 
-use crate::{error::TrainError, offline::host, run_folder::write_whole};
+use crate::{checkpoint::Checkpoint, error::TrainError, offline::host, run_folder::write_whole};
 
 /// Of the content of a unit.
 type Key = [u8; 16];
@@ -139,6 +139,31 @@ impl ReferenceLogps {
         Ok(keys.iter().map(|key| known[key].clone()).collect())
     }
 
+    /// Puts what is known into a checkpoint: a resumed run that computed it again, in other company,
+    /// would round differently.
+    pub(crate) fn save(&self, checkpoint: &mut Checkpoint) {
+        if self.disk.is_none() {
+            let bytes = encode(&self.known.borrow());
+            checkpoint.files.push((FILE.to_owned(), bytes));
+        }
+    }
+
+    /// Puts it back.
+    ///
+    /// # Errors
+    /// When the checkpoint does not have it.
+    pub(crate) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        if self.disk.is_some() {
+            return Ok(());
+        }
+        let mut files = checkpoint.files.iter();
+        let bytes = files.find(|(name, _)| name == FILE).map(|(_, bytes)| bytes);
+        let known = bytes.and_then(|bytes| decode(bytes));
+        let reason = format!("has no `{FILE}`; was it written by another version?");
+        self.known = RefCell::new(known.ok_or_else(|| TrainError::config("checkpoint", reason))?);
+        Ok(())
+    }
+
     fn key(&self, unit: &Unit<'_>) -> Key {
         let mut hash = Sha256::new();
         hash.update(self.ld_alpha.to_le_bytes());
@@ -195,6 +220,9 @@ fn model_digest(decoder: &Decoder) -> String {
     let digest = hash.finalize();
     digest[..16].iter().map(|b| format!("{b:02x}")).collect()
 }
+
+/// In checkpoints.
+const FILE: &str = "reference.logps";
 
 const MAGIC: &[u8; 8] = b"togiref1";
 
