@@ -1,11 +1,11 @@
-//! `--device`: the one place that names backends.
+//! `--device`, and `cargo xtask devices`: the one place that names backends.
 
 use anyhow::Result;
 use burn::tensor::Device;
 
 use crate::InputError;
 
-/// The device of a `cpu`, `wgpu` or `cuda[:n]`.
+/// The device of a `cpu`, `wgpu[:n]` or `cuda[:n]`.
 pub(crate) fn parse(spec: &str) -> Result<Device> {
     let (kind, index) = match spec.split_once(':') {
         Some((kind, index)) => {
@@ -14,44 +14,89 @@ pub(crate) fn parse(spec: &str) -> Result<Device> {
         }
         None => (spec, 0),
     };
-    match kind {
-        "cpu" if index == 0 => Ok(Device::flex()),
-        "wgpu" => wgpu(index),
-        "cuda" => cuda(index),
-        _ => Err(InputError(format!("--device {spec}: there are cpu, wgpu and cuda[:n]")).into()),
+    let found = match kind {
+        "cpu" => Ok(vec![Device::flex()]),
+        "wgpu" => wgpu(),
+        "cuda" => cuda(),
+        _ => {
+            let text = format!("--device {spec}: there are cpu, wgpu[:n] and cuda[:n]");
+            return Err(InputError(text).into());
+        }
+    };
+    let devices = found.map_err(|reason| InputError(format!("--device {spec}: {reason}")))?;
+    match devices.get(index) {
+        Some(device) => Ok(device.clone()),
+        None => {
+            let text = format!(
+                "--device {spec}: there are {} of this kind here; `cargo xtask devices` lists them",
+                devices.len()
+            );
+            Err(InputError(text).into())
+        }
     }
 }
 
+/// Prints what this build and this machine offer.
+pub(crate) fn list() {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("cpu      float32, {threads} threads");
+    for (kind, found) in [("wgpu", wgpu()), ("cuda", cuda())] {
+        match found {
+            Ok(devices) => {
+                for (index, device) in devices.iter().enumerate() {
+                    println!("{:<8} float32, {}", format!("{kind}:{index}"), name(device));
+                }
+            }
+            Err(reason) => println!("{kind:<8} {reason}"),
+        }
+    }
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+fn name(device: &Device) -> String {
+    device
+        .identity()
+        .map_or_else(|| "unnamed".to_owned(), |identity| identity.name)
+}
+
+#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+fn name(_: &Device) -> String {
+    String::new()
+}
+
+/// The devices of a backend, or why there are none.
+type Found = std::result::Result<Vec<Device>, String>;
+
 #[cfg(feature = "wgpu")]
-fn wgpu(index: usize) -> Result<Device> {
-    use burn::tensor::DeviceKind;
-    Ok(Device::wgpu(if index == 0 {
-        DeviceKind::DefaultDevice
-    } else {
-        DeviceKind::DiscreteGpu(index)
-    }))
+fn wgpu() -> Found {
+    let devices = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
+    if devices.is_empty() {
+        let reason = "no adapter was found; is a Vulkan, Metal or DirectX 12 driver installed?";
+        return Err(reason.to_owned());
+    }
+    Ok(devices)
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(index: usize) -> Result<Device> {
-    Ok(Device::cuda(index))
+fn cuda() -> Found {
+    let devices = Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec();
+    if devices.is_empty() {
+        return Err("no CUDA device was found".to_owned());
+    }
+    Ok(devices)
 }
 
 #[cfg(not(feature = "wgpu"))]
-fn wgpu(_: usize) -> Result<Device> {
+fn wgpu() -> Found {
     Err(missing("wgpu"))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(_: usize) -> Result<Device> {
+fn cuda() -> Found {
     Err(missing("cuda"))
 }
 
 #[cfg(not(all(feature = "wgpu", feature = "cuda")))]
-fn missing(feature: &str) -> anyhow::Error {
-    let text = format!(
-        "--device {feature}: this build has no {feature}; run it as \
-         `cargo run --package xtask --features {feature} -- …`"
-    );
-    InputError(text).into()
+fn missing(feature: &str) -> String {
+    format!("not in this build; run it as `cargo run --package xtask --features {feature} -- …`")
 }

@@ -11,6 +11,7 @@ mod progress;
 mod recipe;
 mod score;
 mod scorer;
+mod session;
 mod train;
 
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Command {
     Train(Box<train::TrainArguments>),
     /// List the recipes.
     Recipes,
+    /// List the devices that this build and this machine offer.
+    Devices,
     /// Show what a recipe would train on: samples as tokens, lengths, configuration, memory.
     Inspect(Box<inspect::InspectArguments>),
     /// Bring a model to this machine.
@@ -77,6 +80,10 @@ fn main() -> ExitCode {
         Command::Train(arguments) => train::run(&arguments),
         Command::Recipes => {
             recipe::list();
+            Ok(())
+        }
+        Command::Devices => {
+            device::list();
             Ok(())
         }
         Command::Inspect(arguments) => inspect::run(&arguments),

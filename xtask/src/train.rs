@@ -1,27 +1,19 @@
 //! `cargo xtask train <recipe>`.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::tensor::Device;
 use clap::Args;
-use serde_json::{Map, Value};
-use togi_data::{DataError, Located, LossOn, TokenizeOptions, Tokenizer, lab::Writer, tokenize};
-use togi_eval::{
-    bootstrap::{Interval, share_interval},
-    comparison::{Comparison, plain},
-    report::Report,
-};
-use togi_policy::{Policy, adapter, hf, source::Source};
-use togi_reward::{LabGold, Reward};
+use togi_data::{LossOn, lab::Writer, tokenize};
+use togi_eval::{comparison::plain, report::Report};
+use togi_policy::{Policy, source::Source};
+use togi_reward::LabGold;
 use togi_train::{
-    Event, Observer, Row, RunFolder,
-    arena::{Arena, lab_prompts},
-    config::{DataSection, RecipeConfig, resolve, to_toml},
-    data::{DataSource, LabRows, Samples, check, samples},
+    Event, Observer, RunFolder,
+    config::{RecipeConfig, resolve, to_toml},
+    data::{DataSource, LabRows, check},
     kto::{Kto, KtoConfig},
-    lab_defaults, memory,
-    offline::{self, Objective, Stage},
     online::{self, OnlineAlgorithm, OnlineConfig, OnlineModels},
     ppo::{self, Models, PpoConfig, ValueInit},
     preference::{Preference, PreferenceConfig},
@@ -40,6 +32,7 @@ use crate::{
         rso_defaults, sft_defaults,
     },
     scorer::RewardArguments,
+    session::Session,
 };
 
 #[derive(Args)]
@@ -80,20 +73,10 @@ pub(crate) struct TrainArguments {
     /// Held-out prompts of the lab that the tuned model is compared on with the one that it started
     /// from; 0: no comparison.
     #[arg(long, value_name = "N", default_value_t = 300)]
-    compare: usize,
+    pub(crate) compare: usize,
     /// Go on with a run that was interrupted.
     #[arg(long)]
     resume: bool,
-}
-
-/// A run that is set up: folder, device, and who is told.
-struct Session {
-    recipe: String,
-    run: RunFolder,
-    config: String,
-    device: Device,
-    bars: Bars,
-    started: Instant,
 }
 
 impl TrainArguments {
@@ -538,221 +521,4 @@ fn run_online<A: OnlineAlgorithm>(
         arguments,
         config.seed,
     )
-}
-
-impl Session {
-    /// The model that training starts from. The lab's is one that has learnt to answer: it is trained
-    /// first, in stages of this run. SFT starts from the lab's base model.
-    fn start(&mut self, arguments: &TrainArguments, seed: u64) -> Result<Policy> {
-        if Source::parse(&arguments.model)? != Source::Lab {
-            return arguments.load(&self.device, seed);
-        }
-        let Self {
-            run, device, bars, ..
-        } = self;
-        if arguments.recipe == Recipe::Sft {
-            let config = lab_defaults::base();
-            return Ok(stages::lab_base(run, &config, seed, device, bars)?);
-        }
-        Ok(stages::lab_sft(run, seed, device, bars)?)
-    }
-
-    /// Reads or makes a recipe's samples, and says what was read.
-    #[allow(clippy::too_many_arguments)]
-    fn read<T>(
-        &mut self,
-        source: &DataSource,
-        rows: LabRows,
-        section: &DataSection,
-        loss_on: LossOn,
-        policy: &Policy,
-        seed: u64,
-        tokenize: impl Fn(&Located, &Tokenizer, &TokenizeOptions) -> Result<Option<T>, DataError>,
-    ) -> Result<Samples<T>> {
-        let (tokenizer, options) = (&policy.tokenizer, section.options(loss_on));
-        let data = samples(source, rows, section, seed, tokenizer, &options, tokenize)?;
-        self.bars.on(Event::Message(&data.summary));
-        Ok(data)
-    }
-
-    fn stage(&mut self, seed: u64) -> Stage<'_> {
-        Stage {
-            name: &self.recipe,
-            run: &self.run,
-            seed,
-            observer: &mut self.bars,
-        }
-    }
-
-    fn learn(
-        &mut self,
-        policy: &mut Policy,
-        objective: &mut impl Objective,
-        optim: &togi_train::config::OptimSection,
-        train: &togi_train::config::LoopSection,
-        seed: u64,
-    ) -> Result<Option<Row>> {
-        let mut stage = self.stage(seed);
-        let decoder = &mut policy.decoder;
-        Ok(offline::train(
-            &mut stage, decoder, objective, optim, train,
-        )?)
-    }
-
-    /// Saves the model, or its adapter alone, which names the model it belongs to. A base that is in
-    /// no file of its own is saved beside it.
-    fn save(&self, policy: &Policy, arguments: &TrainArguments, seed: u64) -> Result<()> {
-        if policy.decoder.lora.is_none() {
-            return Ok(hf::save(policy, &self.run.model())?);
-        }
-        let source = Source::parse(&arguments.model)?;
-        if let Source::Gguf(path) = &source {
-            eprintln!(
-                "The adapter belongs to {}. PEFT needs that model as a folder: `cargo xtask export \
-                 {} --out DIR`, and DIR as base_model_name_or_path in adapter_config.json.",
-                path.display(),
-                arguments.model
-            );
-        }
-        let base = match source.base_name() {
-            Some(name) => name,
-            None if source == Source::Lab => {
-                let stage = match arguments.recipe {
-                    Recipe::Sft => "base",
-                    _ => "sft",
-                };
-                let folder = self.run.path().join("stages").join(stage);
-                std::path::absolute(folder)?.display().to_string()
-            }
-            None => {
-                let folder = std::path::absolute(self.run.path().join("base"))?;
-                hf::save(&arguments.load(&self.device, seed)?, &folder)?;
-                folder.display().to_string()
-            }
-        };
-        Ok(adapter::save(policy, &base, &self.run.model())?)
-    }
-
-    /// Saves the model and the report. On the lab the model is compared with the one that it started
-    /// from, if that is given (with the reward that it was tuned to, if that was a reward).
-    fn finish_run(
-        self,
-        policy: &Policy,
-        start: Option<(&Policy, Option<&dyn Reward>)>,
-        last: Option<Row>,
-        arguments: &TrainArguments,
-        seed: u64,
-    ) -> Result<()> {
-        self.save(policy, arguments, seed)?;
-        let mut summary = last.map_or(Ok(String::new()), |row| summary(&row))?;
-        let title = format!("train {}", self.recipe);
-        let mut comparison = None;
-        if let Some((start, mut proxy)) =
-            start.filter(|_| arguments.on_lab() && arguments.compare > 0)
-        {
-            // A recipe without a reward can be compared by one too.
-            let scorer = &arguments.scorer;
-            let models = scorer.models(&policy.tokenizer, &self.device, seed)?;
-            let given = (!models.is_empty()).then(|| scorer.combined(models, 64));
-            proxy = proxy.or(given.as_deref());
-            let models = [("start", start), (&*self.recipe, policy)];
-            let compared = compare(models, proxy, arguments.compare, seed)?;
-            let path = self.run.path().join("comparison.json");
-            fs::write(&path, serde_json::to_vec(&compared)?)
-                .with_context(|| path.display().to_string())?;
-            println!("\n{}", plain(&compared.table()?));
-            let gain = compared.difference("gold reward", &self.recipe, "start")?;
-            summary = format!(
-                "{}'s gold reward is {:+.3} over that of the model it started from (95% interval \
-                 {:+.3} to {:+.3}, paired over {} prompts).{}{summary}",
-                self.recipe,
-                gain.value,
-                gain.low,
-                gain.high,
-                compared.prompts.len(),
-                if summary.is_empty() { "" } else { "\n" },
-            );
-            comparison = Some(compared);
-        }
-        self.finish(Report {
-            title,
-            summary,
-            comparison,
-            ..Report::default()
-        })
-    }
-
-    fn finish(self, report: Report) -> Result<()> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
-        let report = Report {
-            metrics: read_metrics(&self.run)?,
-            config: self.config,
-            environment: vec![
-                ("Togi".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-                ("System".to_owned(), system),
-                ("Threads".to_owned(), threads.to_string()),
-            ],
-            ..report
-        };
-        let path = self.run.path().join("report.html");
-        fs::write(&path, report.html()?).with_context(|| path.display().to_string())?;
-        let memory = memory::peak().map_or(String::new(), |bytes| {
-            format!("  Peak memory: {}", memory::human(bytes))
-        });
-        if !report.summary.is_empty() {
-            println!("{}", report.summary);
-        }
-        println!(
-            "Model: {}\nReport: {}\nTime: {:.0} s{memory}",
-            self.run.model().display(),
-            path.display(),
-            self.started.elapsed().as_secs_f64()
-        );
-        Ok(())
-    }
-}
-
-/// Models side by side on held-out prompts of the lab; the first is what the KL is measured from.
-fn compare(
-    models: [(&str, &Policy); 2],
-    proxy: Option<&dyn Reward>,
-    count: usize,
-    seed: u64,
-) -> Result<Comparison> {
-    let (_, start) = models[0];
-    let prompts = lab_prompts(&start.tokenizer, count, seed)?;
-    let arena = Arena {
-        prompts: &prompts,
-        reference: &start.decoder,
-        proxy,
-        gold: true,
-        sampling: &lab_defaults::sampling(),
-        seed,
-    };
-    Ok(arena.compare(&models)?)
-}
-
-/// The last held-out metrics, accuracies with their interval.
-fn summary(row: &Row) -> Result<String> {
-    let mut shown = Vec::new();
-    for (name, value) in row.iter().filter(|(name, _)| *name != "val/samples") {
-        let mut text = format!("{name} {value:.4}");
-        if let (true, Some(count)) = (name.ends_with("accuracies"), row.get("val/samples")) {
-            let Interval { low, high, .. } = share_interval(name, value, count as usize)?;
-            text.push_str(&format!(
-                " (95% interval {low:.3} to {high:.3}, {count} pairs)"
-            ));
-        }
-        shown.push(text);
-    }
-    Ok(shown.join(", "))
-}
-
-fn read_metrics(run: &RunFolder) -> Result<Vec<Map<String, Value>>> {
-    let path = run.path().join("metrics.jsonl");
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let rows = text.lines().map(serde_json::from_str);
-    rows.collect::<Result<_, _>>()
-        .with_context(|| path.display().to_string())
 }

@@ -23,6 +23,21 @@ fn leaf<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
     Tensor::from_data(data, &Device::flex().autodiff()).require_grad()
 }
 
+/// The first WGPU device, a software one in CI.
+#[cfg(feature = "wgpu")]
+fn gpu() -> Option<Device> {
+    let found = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
+    let first = found.into_iter().next();
+    if first.is_none() {
+        assert!(
+            std::env::var_os("TOGI_REQUIRE_WGPU").is_none(),
+            "TOGI_REQUIRE_WGPU is set, and there is no adapter"
+        );
+        println!("skipped on wgpu: no adapter");
+    }
+    first
+}
+
 fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.into_data().iter::<f32>().collect()
 }
@@ -37,29 +52,49 @@ fn close(name: &str, a: &[f32], b: &[f32], tolerance: f32) {
     }
 }
 
-/// Value and gradients of `Σ out ∘ weights` for two forms of one operation.
+/// A form of an operation.
+type Form<'a, const N: usize> = dyn Fn(&[Tensor<2>; N]) -> Tensor<2> + 'a;
+
+/// Value and gradients of `Σ out ∘ weights`.
+fn run<const N: usize>(
+    inputs: &[Tensor<2>; N],
+    device: &Device,
+    form: &Form<'_, N>,
+) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let out = form(inputs);
+    let dims = out.dims();
+    let weights = TensorData::new(numbers(99, dims[0] * dims[1]), dims);
+    let weights = Tensor::<2>::from_data(weights, &device.clone().autodiff());
+    let grads = (out.clone() * weights).sum().backward();
+    let gradients = inputs
+        .iter()
+        .map(|x| host(x.grad(&grads).expect("every input takes part")))
+        .collect();
+    (host(out.inner()), gradients)
+}
+
+/// Two forms of one operation on the CPU; where WGPU is compiled in, the first one there too.
 fn compare<const N: usize>(
     name: &str,
     inputs: [Tensor<2>; N],
     a: impl Fn(&[Tensor<2>; N]) -> Tensor<2>,
     b: impl Fn(&[Tensor<2>; N]) -> Tensor<2>,
 ) {
-    let run = |f: &dyn Fn(&[Tensor<2>; N]) -> Tensor<2>| {
-        let out = f(&inputs);
-        let dims = out.dims();
-        let weights = Tensor::<2>::from_data(
-            TensorData::new(numbers(99, dims[0] * dims[1]), dims),
-            &Device::flex().autodiff(),
-        );
-        let grads = (out.clone() * weights).sum().backward();
-        let gradients: Vec<Vec<f32>> = inputs
-            .iter()
-            .map(|x| host(x.grad(&grads).expect("every input takes part")))
-            .collect();
-        (host(out.inner()), gradients)
-    };
-    let (value_a, grads_a) = run(&a);
-    let (value_b, grads_b) = run(&b);
+    let (value_a, grads_a) = run(&inputs, &Device::flex(), &a);
+    let (value_b, grads_b) = run(&inputs, &Device::flex(), &b);
+    #[cfg(feature = "wgpu")]
+    if let Some(device) = gpu() {
+        let there = inputs.clone().map(|x| {
+            let data = x.inner().into_data();
+            Tensor::<2>::from_data(data, &device.clone().autodiff()).require_grad()
+        });
+        let (value, grads) = run(&there, &device, &a);
+        let name = format!("{name} on wgpu");
+        close(&name, &value, &value_b, 1e-4);
+        for (i, (x, y)) in grads.iter().zip(&grads_b).enumerate() {
+            close(&format!("{name}: gradient {i}"), x, y, 2e-4);
+        }
+    }
     close(name, &value_a, &value_b, 2e-5);
     for (i, (x, y)) in grads_a.iter().zip(&grads_b).enumerate() {
         close(&format!("{name}: gradient {i}"), x, y, 5e-5);

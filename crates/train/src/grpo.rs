@@ -13,7 +13,8 @@ use togi_rl_algos::{
 use crate::{
     config::{positive, within},
     error::TrainError,
-    online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored, log_clipped},
+    online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
+    online_algorithm::log_clipped,
 };
 
 /// What the tokens' losses are averaged over.

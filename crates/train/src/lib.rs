@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod nash_md;
 pub mod offline;
 pub mod online;
+mod online_algorithm;
 mod online_config;
 pub mod online_dpo;
 pub mod optimizer;

@@ -14,7 +14,8 @@ use togi_rl_algos::{
 use crate::{
     config::{positive, within},
     error::TrainError,
-    online::{KlPlace, OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored, log_clipped},
+    online::{KlPlace, OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
+    online_algorithm::log_clipped,
     rollout::{join, mean, rows_of},
 };
 
