@@ -177,3 +177,30 @@ pub(crate) const OVER_OPTIMISED: Contestant = Contestant {
         "eval_samples=200",
     ],
 };
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_algorithm_has_its_page() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/algorithms");
+        let index = std::fs::read_to_string(docs.join("README.md")).unwrap();
+        for Contestant { name, settings, .. } in CONTESTANTS {
+            let text = std::fs::read_to_string(docs.join(format!("{name}.md")))
+                .unwrap_or_else(|e| panic!("docs/algorithms/{name}.md: {e}"));
+            assert!(
+                index.contains(&format!("({name}.md)")),
+                "{name}: not in the index"
+            );
+            for setting in *settings {
+                assert!(
+                    text.contains(setting),
+                    "{name}.md does not have `{setting}`"
+                );
+            }
+        }
+    }
+}

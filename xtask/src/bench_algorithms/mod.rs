@@ -50,6 +50,16 @@ pub(crate) struct AlgorithmsArguments {
     jobs: usize,
 }
 
+/// Its name in `--only`.
+const BEST_OF_N: &str = "best-of-n";
+
+impl AlgorithmsArguments {
+    /// True if `--only` names it, or nothing.
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|n| n == name)
+    }
+}
+
 fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
@@ -72,9 +82,10 @@ pub(crate) fn run(arguments: &AlgorithmsArguments) -> Result<()> {
     if let Some(name) = arguments
         .only
         .iter()
-        .find(|name| !CONTESTANTS.iter().any(|c| c.name == **name))
+        .find(|name| *name != BEST_OF_N && !CONTESTANTS.iter().any(|c| c.name == **name))
     {
-        let known: Vec<&str> = CONTESTANTS.iter().map(|c| c.name).collect();
+        let known = CONTESTANTS.iter().map(|c| c.name).chain([BEST_OF_N]);
+        let known: Vec<&str> = known.collect();
         let text = format!("--only {name}: there are {}", known.join(", "));
         return Err(InputError(text).into());
     }
@@ -86,11 +97,12 @@ pub(crate) fn run(arguments: &AlgorithmsArguments) -> Result<()> {
     let jobs = jobs(arguments);
     run_all(&jobs, arguments)?;
     let outcomes: Vec<Outcome> = jobs.iter().map(outcome).collect::<Result<_>>()?;
-    let bests: Vec<BestOf> = prepared
-        .iter()
-        .zip(0..)
-        .map(|(models, seed)| best_of(models, seed, &arguments.out))
-        .collect::<Result<_>>()?;
+    let mut bests: Vec<BestOf> = Vec::new();
+    if arguments.wants(BEST_OF_N) {
+        for (models, seed) in prepared.iter().zip(0..) {
+            bests.push(best_of(models, seed, &arguments.out)?);
+        }
+    }
     report(arguments, &outcomes, &bests, started)
 }
 
@@ -117,7 +129,7 @@ fn prepare(out: &Path, seed: u64) -> Result<Prepared> {
 }
 
 fn jobs(arguments: &AlgorithmsArguments) -> Vec<Job> {
-    let wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|n| n == name);
+    let wanted = |name: &str| arguments.wants(name);
     let mut kinds: Vec<(String, &'static str, Vec<String>)> = CONTESTANTS
         .iter()
         .filter(|c| wanted(c.name))

@@ -154,9 +154,10 @@ fn frontier(groups: &[Vec<&Outcome>], bests: &[BestOf]) -> Figure {
         }
     }
     let count = bests.len() as f64;
+    let steps = bests.first().map_or(0, |best| best.rows.len());
     marks.push(Marks {
         label: "best of n".to_owned(),
-        points: (0..bests[0].rows.len())
+        points: (0..steps)
             .map(|i| {
                 let gain = bests.iter().map(|b| b.rows[i].gold - b.gold).sum::<f64>();
                 (bests[0].rows[i].kl.sqrt(), gain / count)
@@ -262,8 +263,20 @@ pub(crate) fn report(
     let groups = ranked(outcomes);
     let table = main_table(&groups)?;
     println!("\n{}", plain(&table));
-    let best = best_table(bests);
-    println!("best of n\n{}", plain(&best));
+    let mut tables = vec![(
+        "Algorithms".to_owned(),
+        table,
+        "Means over the seeds, each on 300 held-out prompts; (?) where the 95% interval of the paired \
+         difference holds 0. Seconds are of training alone."
+            .to_owned(),
+    )];
+    if !bests.is_empty() {
+        let best = best_table(bests);
+        println!("best of n\n{}", plain(&best));
+        let note = "Of the SFT model by the reward model. The measured KL is that of the choice among \
+                    answers; equal answers make it less than the formula's.";
+        tables.push(("Best of n".to_owned(), best, note.to_owned()));
+    }
     let mut figures = vec![frontier(&groups, bests), diversity(&groups)];
     let mut notes = Vec::new();
     let long: Vec<_> = outcomes
@@ -316,22 +329,7 @@ pub(crate) fn report(
     let page = Report {
         title: "bench algorithms".to_owned(),
         summary: format!("{verdict} {seeds} seeds; {}", notes.join(" ")),
-        tables: vec![
-            (
-                "Algorithms".to_owned(),
-                table,
-                "Means over the seeds, each on 300 held-out prompts; (?) where the 95% interval of \
-                 the paired difference holds 0. Seconds are of training alone."
-                    .to_owned(),
-            ),
-            (
-                "Best of n".to_owned(),
-                best,
-                "Of the SFT model by the reward model. The measured KL is that of the choice among \
-                 answers; equal answers make it less than the formula's."
-                    .to_owned(),
-            ),
-        ],
+        tables,
         figures,
         environment: vec![
             ("Togi".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
