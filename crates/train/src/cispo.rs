@@ -43,10 +43,7 @@ impl OnlineAlgorithm for Cispo {
     }
 
     fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
-        OnlineConfig {
-            kl_coef: 0.5,
-            ..config
-        }
+        config.weighing_kl(0.5)
     }
 
     fn validate(&self) -> Result<(), TrainError> {

@@ -48,10 +48,7 @@ impl OnlineAlgorithm for Gspo {
     }
 
     fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
-        OnlineConfig {
-            kl_coef: 0.3,
-            ..config
-        }
+        config.weighing_kl(0.3)
     }
 
     fn validate(&self) -> Result<(), TrainError> {

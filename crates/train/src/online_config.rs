@@ -124,6 +124,33 @@ impl<A: OnlineAlgorithm> OnlineConfig<A> {
     }
 }
 
+/// What several recipes' defaults have in common.
+impl<A: OnlineAlgorithm> OnlineConfig<A> {
+    /// One completion of each of 64 prompts.
+    pub(crate) fn single(self) -> Self {
+        Self {
+            prompts_per_step: 64,
+            completions_per_prompt: 1,
+            ..self
+        }
+    }
+
+    /// The KL is taken from the reward of what was sampled, by k1.
+    pub(crate) fn kl_in_reward(self, kl_coef: f64) -> Self {
+        Self {
+            kl_coef,
+            kl_place: KlPlace::Reward,
+            kl_estimator: KlEstimator::K1,
+            ..self
+        }
+    }
+
+    /// Another weight of the KL.
+    pub(crate) fn weighing_kl(self, kl_coef: f64) -> Self {
+        Self { kl_coef, ..self }
+    }
+}
+
 impl<A: OnlineAlgorithm> Default for OnlineConfig<A> {
     fn default() -> Self {
         A::defaults()

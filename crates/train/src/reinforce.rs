@@ -2,15 +2,13 @@
 //! expected score of whole completions, less a baseline that keeps its variance down.
 
 use serde::{Deserialize, Serialize};
-use togi_rl_algos::{
-    Normalisation, group::against_baseline, kl::KlEstimator, reinforce::reinforce_loss,
-};
+use togi_rl_algos::{Normalisation, group::against_baseline, reinforce::reinforce_loss};
 
 use crate::{
     config::within,
     error::TrainError,
     metrics::Row,
-    online::{KlPlace, OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
+    online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
 };
 
 /// What is subtracted from the scores.
@@ -84,21 +82,11 @@ impl OnlineAlgorithm for Reinforce {
 
     /// The KL is part of the reward, as in RLOO; one completion of each prompt.
     fn defaults() -> OnlineConfig<Self> {
-        OnlineConfig {
-            prompts_per_step: 64,
-            completions_per_prompt: 1,
-            kl_coef: 0.05,
-            kl_place: KlPlace::Reward,
-            kl_estimator: KlEstimator::K1,
-            ..OnlineConfig::shared()
-        }
+        OnlineConfig::shared().single().kl_in_reward(0.05)
     }
 
     fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
-        OnlineConfig {
-            kl_coef: 0.5,
-            ..config
-        }
+        config.weighing_kl(0.5)
     }
 
     fn validate(&self) -> Result<(), TrainError> {

@@ -6,7 +6,6 @@ use togi_policy::log_probs::completion_mask;
 use togi_rl_algos::{
     Normalisation,
     gae::discounted_returns,
-    kl::KlEstimator,
     ppo::{ClipRange, asymmetric_policy_loss},
     whiten::whiten,
 };
@@ -14,7 +13,7 @@ use togi_rl_algos::{
 use crate::{
     config::{positive, within},
     error::TrainError,
-    online::{KlPlace, OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
+    online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
     online_algorithm::log_clipped,
     rollout::{join, mean, rows_of},
 };
@@ -49,21 +48,11 @@ impl OnlineAlgorithm for ReinforcePlusPlus {
 
     /// One completion of each prompt, and the paper's weight of the KL.
     fn defaults() -> OnlineConfig<Self> {
-        OnlineConfig {
-            prompts_per_step: 64,
-            completions_per_prompt: 1,
-            kl_coef: 0.01,
-            kl_place: KlPlace::Reward,
-            kl_estimator: KlEstimator::K1,
-            ..OnlineConfig::shared()
-        }
+        OnlineConfig::shared().single().kl_in_reward(0.01)
     }
 
     fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
-        OnlineConfig {
-            kl_coef: 0.5,
-            ..config
-        }
+        config.weighing_kl(0.5)
     }
 
     fn validate(&self) -> Result<(), TrainError> {

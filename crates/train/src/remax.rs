@@ -2,14 +2,12 @@
 //! same prompt. It costs one greedy completion a prompt, and no value model.
 
 use serde::{Deserialize, Serialize};
-use togi_rl_algos::{
-    Normalisation, group::against_baseline, kl::KlEstimator, reinforce::reinforce_loss,
-};
+use togi_rl_algos::{Normalisation, group::against_baseline, reinforce::reinforce_loss};
 
 use crate::{
     error::TrainError,
     metrics::Row,
-    online::{KlPlace, OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
+    online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
 };
 
 /// The recipe `remax` has no fields of its own.
@@ -22,21 +20,11 @@ impl OnlineAlgorithm for Remax {
 
     /// One completion of each prompt beside the greedy one, and the KL in the reward, as in the paper.
     fn defaults() -> OnlineConfig<Self> {
-        OnlineConfig {
-            prompts_per_step: 64,
-            completions_per_prompt: 1,
-            kl_coef: 0.05,
-            kl_place: KlPlace::Reward,
-            kl_estimator: KlEstimator::K1,
-            ..OnlineConfig::shared()
-        }
+        OnlineConfig::shared().single().kl_in_reward(0.05)
     }
 
     fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
-        OnlineConfig {
-            kl_coef: 0.5,
-            ..config
-        }
+        config.weighing_kl(0.5)
     }
 
     fn validate(&self) -> Result<(), TrainError> {

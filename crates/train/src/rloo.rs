@@ -3,14 +3,14 @@
 //! the sequence. With one pass over the completions the ratio is 1 and the loss is REINFORCE's.
 
 use serde::{Deserialize, Serialize};
-use togi_rl_algos::{Normalisation, group::leave_one_out, kl::KlEstimator, ppo::policy_loss};
+use togi_rl_algos::{Normalisation, group::leave_one_out, ppo::policy_loss};
 
 use crate::{
     config::positive,
     error::TrainError,
     metrics::Row,
     offline::host,
-    online::{KlPlace, OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
+    online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
 };
 
 /// Fields of the recipe `rloo`.
@@ -32,19 +32,11 @@ impl OnlineAlgorithm for Rloo {
 
     /// TRL's.
     fn defaults() -> OnlineConfig<Self> {
-        OnlineConfig {
-            kl_coef: 0.05,
-            kl_place: KlPlace::Reward,
-            kl_estimator: KlEstimator::K1,
-            ..OnlineConfig::shared()
-        }
+        OnlineConfig::shared().kl_in_reward(0.05)
     }
 
     fn on_lab(config: OnlineConfig<Self>) -> OnlineConfig<Self> {
-        OnlineConfig {
-            kl_coef: 0.5,
-            ..config
-        }
+        config.weighing_kl(0.5)
     }
 
     fn validate(&self) -> Result<(), TrainError> {
