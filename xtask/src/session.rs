@@ -6,13 +6,13 @@ use std::{fs, time::Instant};
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use serde_json::{Map, Value};
-use togi_data::{DataError, Located, LossOn, TokenizeOptions, Tokenizer};
+use togi_data::{DataError, Located, LossOn, PairSample, TokenizeOptions, Tokenizer};
 use togi_eval::{
     bootstrap::{Interval, share_interval},
     comparison::{Comparison, plain},
     report::Report,
 };
-use togi_policy::{Policy, adapter, hf, source::Source};
+use togi_policy::{Decoder, Policy, adapter, hf, source::Source};
 use togi_reward::Reward;
 use togi_train::{
     Event, Observer, Row, RunFolder,
@@ -21,6 +21,7 @@ use togi_train::{
     data::{DataSource, LabRows, Samples, samples},
     lab_defaults, memory,
     offline::{self, Objective, Stage},
+    preference::{Preference, PreferenceConfig},
     stages,
 };
 
@@ -69,6 +70,21 @@ impl Session {
         let data = samples(source, rows, section, seed, tokenizer, &options, tokenize)?;
         self.bars.on(Event::Message(&data.summary));
         Ok(data)
+    }
+
+    /// The objective of preference training, and what there is to say of the values on disk.
+    pub(crate) fn preference<'a>(
+        &mut self,
+        train: &'a [PairSample],
+        valid: &'a [PairSample],
+        settings: &PreferenceConfig,
+        reference: &Decoder,
+    ) -> Result<Preference<'a>> {
+        let (objective, note) = Preference::new(train, valid, settings, reference)?;
+        if let Some(note) = note {
+            self.bars.on(Event::Message(&note));
+        }
+        Ok(objective)
     }
 
     pub(crate) fn stage(&mut self, seed: u64) -> Stage<'_> {
@@ -148,14 +164,17 @@ impl Session {
         let mut summary = last.map_or(Ok(String::new()), |row| summary(&row))?;
         let title = format!("train {}", self.recipe);
         let mut comparison = None;
-        if let Some((start, mut proxy)) =
-            start.filter(|_| arguments.on_lab() && arguments.compare > 0)
+        if let Some((start, proxy)) = start.filter(|_| arguments.on_lab() && arguments.compare > 0)
         {
             // A recipe without a reward can be compared by one too.
             let scorer = &arguments.scorer;
-            let models = scorer.models(&policy.tokenizer, &self.device, seed)?;
-            let given = (!models.is_empty()).then(|| scorer.combined(models, 64));
-            proxy = proxy.or(given.as_deref());
+            let given = if proxy.is_none() && !scorer.is_lab() {
+                let models = scorer.models(&policy.tokenizer, &self.device, seed)?;
+                Some(scorer.combined(models, 64))
+            } else {
+                None
+            };
+            let proxy = proxy.or(given.as_deref());
             let models = [("start", start), (&*self.recipe, policy)];
             let compared = compare(models, proxy, arguments.compare, seed)?;
             let path = self.run.path().join("comparison.json");

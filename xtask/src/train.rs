@@ -10,13 +10,13 @@ use togi_eval::{comparison::plain, report::Report};
 use togi_policy::{Policy, source::Source};
 use togi_reward::LabGold;
 use togi_train::{
-    Event, Observer, RunFolder,
+    RunFolder,
     config::{RecipeConfig, resolve, to_toml},
     data::{DataSource, LabRows, check},
     kto::{Kto, KtoConfig},
     online::{self, OnlineAlgorithm, OnlineConfig, OnlineModels},
     ppo::{self, Models, PpoConfig, ValueInit},
-    preference::{Preference, PreferenceConfig},
+    preference::PreferenceConfig,
     reward::RewardConfig,
     rlhf::{self, RlhfConfig},
     rso::{self, RsoConfig},
@@ -219,18 +219,14 @@ fn run_rlhf(arguments: &TrainArguments) -> Result<()> {
 fn run_sft(arguments: &TrainArguments) -> Result<()> {
     let config: SftConfig = arguments.resolve(&sft_defaults(arguments.on_lab()))?;
     let source = arguments.source()?;
-    check(
-        &source,
-        &LabRows::Answers(Writer::demonstrator()),
-        &config.data,
-    )?;
+    let rows = LabRows::Answers(Writer::demonstrator());
+    check(&source, &rows, &config.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
     let start = policy.clone();
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
-    let rows = LabRows::Answers(Writer::demonstrator());
     let data = session.read(
         &source,
         rows,
@@ -282,15 +278,11 @@ fn run_reward(arguments: &TrainArguments) -> Result<()> {
 fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Result<()> {
     let config: PreferenceConfig = arguments.resolve(defaults)?;
     let source = arguments.source()?;
-    check(
-        &source,
-        &LabRows::Preferences(config.annotators),
-        &config.data,
-    )?;
+    let rows = LabRows::Preferences(config.annotators);
+    check(&source, &rows, &config.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
     let start = policy.clone();
-    let rows = LabRows::Preferences(config.annotators);
     let data = session.read(
         &source,
         rows,
@@ -301,10 +293,7 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
         tokenize::pair,
     )?;
     let (train, valid) = (&data.train, &data.valid);
-    let (mut objective, note) = Preference::new(train, valid, &config, &policy.decoder)?;
-    if let Some(note) = note {
-        session.bars.on(Event::Message(&note));
-    }
+    let mut objective = session.preference(train, valid, &config, &policy.decoder)?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
@@ -321,15 +310,11 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
 fn run_kto(arguments: &TrainArguments) -> Result<()> {
     let config: KtoConfig = arguments.resolve(&kto_defaults(arguments.on_lab()))?;
     let source = arguments.source()?;
-    check(
-        &source,
-        &LabRows::Preferences(config.annotators),
-        &config.data,
-    )?;
+    let rows = LabRows::Preferences(config.annotators);
+    check(&source, &rows, &config.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
     let start = policy.clone();
-    let rows = LabRows::Preferences(config.annotators);
     let data = session.read(
         &source,
         rows,
@@ -384,7 +369,7 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
         &prompts.train,
         &config,
     )?;
-    let (mut objective, _) = Preference::new(&pairs, &[], settings, decoder)?;
+    let mut objective = session.preference(&pairs, &[], settings, decoder)?;
     if let Some(lora) = &settings.lora {
         policy.decoder.add_lora(lora.clone(), seed)?;
     }

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use togi_rl_algos::{
     Normalisation,
     group::{GroupScale, group_relative},
-    ppo::{ClipRange, asymmetric_policy_loss},
+    ppo::ClipRange,
 };
 
 use crate::{
     config::{positive, within},
     error::TrainError,
     online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
-    online_algorithm::log_clipped,
+    online_algorithm::clipped_loss,
 };
 
 /// What the tokens' losses are averaged over.
@@ -138,12 +138,6 @@ impl OnlineAlgorithm for Grpo {
             low: self.clip_low,
             high: self.clip_high,
         };
-        let (old, advantages) = (&part.old_logps, &part.advantages);
-        let surrogate = asymmetric_policy_loss(&part.logps, old, advantages, &part.mask, clip)?;
-        let row = log_clipped(part, &surrogate);
-        let loss = self
-            .normalisation(part)
-            .tokens(surrogate.loss, &part.mask)?;
-        Ok(PartLoss { loss, row })
+        clipped_loss(part, clip, &self.normalisation(part))
     }
 }

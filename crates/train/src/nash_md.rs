@@ -39,11 +39,7 @@ impl OnlineAlgorithm for NashMd {
     type Memory = ();
 
     fn defaults() -> OnlineConfig<Self> {
-        OnlineConfig {
-            prompts_per_step: 32,
-            completions_per_prompt: 2,
-            ..OnlineConfig::shared()
-        }
+        OnlineConfig::shared().paired()
     }
 
     fn validate(&self) -> Result<(), TrainError> {

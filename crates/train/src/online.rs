@@ -215,7 +215,7 @@ fn draw<A: OnlineAlgorithm>(
     let (policy, tokenizer, sampling) = (&*models.policy, models.tokenizer, &config.sampling);
     let size = config.completions_per_prompt;
     let opponent = config.algorithm.opponent();
-    let own = if opponent.is_some() { size / 2 } else { size };
+    let own = config.own_completions();
     let (weights, theirs) = (policy.frozen(), reference.frozen());
     // Each completion has random numbers of its own, wherever it is drawn.
     let first = drawn * (batch.len() * size) as u64;
@@ -335,10 +335,7 @@ fn gather<A: OnlineAlgorithm>(
     groups.extend(flat.into_iter().take(missing));
 
     let size = config.completions_per_prompt;
-    let own = match config.algorithm.opponent() {
-        Some(_) => size / 2,
-        None => size,
-    };
+    let own = config.own_completions();
     let greedy = if config.algorithm.wants_greedy() {
         let asked: Vec<&PromptSample> = groups.iter().map(|g| &prompts[g.prompt]).collect();
         let sampling = Sampling {

@@ -5,6 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use togi_rl_algos::{
     Normalisation,
     kl::{kl_per_token, times_ratio},
+    ppo::{ClipRange, asymmetric_policy_loss},
 };
 
 use crate::{
@@ -249,10 +250,17 @@ impl<A: OnlineAlgorithm> OnlineConfig<A> {
     }
 }
 
-/// The share of the minibatch's tokens that a clipped surrogate holds back.
-pub(crate) fn log_clipped(part: &Part, loss: &togi_rl_algos::ppo::PolicyLoss) -> Row {
+/// PPO's clipped surrogate on tokens, reduced, with the share of the tokens that it holds back.
+pub(crate) fn clipped_loss(
+    part: &Part,
+    clip: ClipRange,
+    normalisation: &Normalisation,
+) -> Result<PartLoss, TrainError> {
+    let (old, advantages) = (&part.old_logps, &part.advantages);
+    let surrogate = asymmetric_policy_loss(&part.logps, old, advantages, &part.mask, clip)?;
     let mut row = Row::default();
-    let clipped: f64 = host(&loss.clipped).iter().sum();
+    let clipped: f64 = host(&surrogate.clipped).iter().sum();
     row.add("policy/clip_fraction", clipped / part.whole.tokens);
-    row
+    let loss = normalisation.tokens(surrogate.loss, &part.mask)?;
+    Ok(PartLoss { loss, row })
 }

@@ -135,6 +135,15 @@ impl<A: OnlineAlgorithm> OnlineConfig<A> {
         }
     }
 
+    /// Two completions of each of 32 prompts.
+    pub(crate) fn paired(self) -> Self {
+        Self {
+            prompts_per_step: 32,
+            completions_per_prompt: 2,
+            ..self
+        }
+    }
+
     /// The KL is taken from the reward of what was sampled, by k1.
     pub(crate) fn kl_in_reward(self, kl_coef: f64) -> Self {
         Self {
@@ -190,6 +199,16 @@ impl<A: OnlineAlgorithm> RecipeConfig for OnlineConfig<A> {
             lora.validate()?;
         }
         Ok(())
+    }
+}
+
+impl<A: OnlineAlgorithm> OnlineConfig<A> {
+    /// Completions of each prompt that the policy draws: the first half where there is an opponent.
+    pub(crate) fn own_completions(&self) -> usize {
+        match self.algorithm.opponent() {
+            Some(_) => self.completions_per_prompt / 2,
+            None => self.completions_per_prompt,
+        }
     }
 }
 

@@ -126,6 +126,22 @@ pub(crate) fn rows(x: &Tensor<1>, rows: &[usize]) -> Tensor<1> {
         .select(0, Tensor::<1, Int>::from_data(data, &x.device()))
 }
 
+/// One loss a pair, averaged over the pairs of the minibatch, with the implicit rewards of both sides.
+pub(crate) fn over_pairs(
+    part: &Part,
+    losses: Tensor<1>,
+    policy: &PairLogps,
+    reference: &PairLogps,
+    scale: f64,
+) -> Result<PartLoss, TrainError> {
+    let denominator = part.whole.used / 2.0;
+    let loss = Normalisation::Sequence { denominator }.sequences(losses)?;
+    let mut row = Row::default();
+    let (chosen, rejected) = implicit_rewards(policy, reference, scale)?;
+    log_pairs(&mut row, &host(&chosen), &host(&rejected), denominator);
+    Ok(PartLoss { loss, row })
+}
+
 /// A loss of 0 that has a gradient of 0: for parts without a pair.
 pub(crate) fn nothing(part: &Part) -> PartLoss {
     PartLoss {
@@ -139,11 +155,7 @@ impl OnlineAlgorithm for OnlineDpo {
 
     /// Two completions of each prompt, as TRL.
     fn defaults() -> OnlineConfig<Self> {
-        OnlineConfig {
-            prompts_per_step: 32,
-            completions_per_prompt: 2,
-            ..OnlineConfig::shared()
-        }
+        OnlineConfig::shared().paired()
     }
 
     fn validate(&self) -> Result<(), TrainError> {
@@ -195,13 +207,7 @@ impl OnlineAlgorithm for OnlineDpo {
         let PairLogps { chosen, rejected } = pairs.pick(&lens);
         let tokens = PairTokens { chosen, rejected };
         let losses = self.loss.losses(&policy, &reference, &tokens, 0.0)?;
-        let denominator = part.whole.used / 2.0;
-        let loss = Normalisation::Sequence { denominator }.sequences(losses)?;
-        let mut row = Row::default();
-        let scale = self.loss.reward_scale();
-        let (chosen, rejected) = implicit_rewards(&policy, &reference, scale)?;
-        log_pairs(&mut row, &host(&chosen), &host(&rejected), denominator);
-        Ok(PartLoss { loss, row })
+        over_pairs(part, losses, &policy, &reference, self.loss.reward_scale())
     }
 }
 

@@ -281,11 +281,8 @@ impl Objective for Preference<'_> {
             };
             shift.update(&scaled(chosen), &scaled(rejected))?;
         }
-        let follows = self.settings.reference;
-        if follows.moves() {
-            follows.follow(self.reference.decoder_mut(), decoder, update)?;
-        }
-        Ok(())
+        self.reference
+            .follow(self.settings.reference, decoder, update)
     }
 
     fn save(&mut self, checkpoint: &mut Checkpoint) -> Result<Value, TrainError> {

@@ -17,7 +17,10 @@ use togi_data::Sample;
 use togi_policy::{Decoder, TokenLogps, Weights, known::home};
 use togi_rl_algos::ld_dpo::length_desensitised;
 
-use crate::{checkpoint::Checkpoint, error::TrainError, offline::host, run_folder::write_whole};
+use crate::{
+    checkpoint::Checkpoint, error::TrainError, offline::host, reference::ReferenceUpdate,
+    run_folder::write_whole,
+};
 
 /// Of the content of a unit.
 type Key = [u8; 16];
@@ -101,10 +104,26 @@ impl ReferenceLogps {
         &self.decoder
     }
 
-    /// The model, about to change: what was known of it is forgotten.
+    /// The model, to put back what a checkpoint has of it.
     pub(crate) fn decoder_mut(&mut self) -> &mut Decoder {
-        self.known.get_mut().clear();
         &mut self.decoder
+    }
+
+    /// Lets the model follow the policy after update number `update` (from 1). When it moves, what was
+    /// known of it is forgotten.
+    ///
+    /// # Errors
+    /// As [`ReferenceUpdate::follow`].
+    pub(crate) fn follow(
+        &mut self,
+        follows: ReferenceUpdate,
+        policy: &Decoder,
+        update: u64,
+    ) -> Result<(), TrainError> {
+        if follows.follow(&mut self.decoder, policy, update)? {
+            self.known.get_mut().clear();
+        }
+        Ok(())
     }
 
     /// The summed log-probability of each sample of each unit.

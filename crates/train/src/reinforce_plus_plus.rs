@@ -3,18 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 use togi_policy::log_probs::completion_mask;
-use togi_rl_algos::{
-    Normalisation,
-    gae::discounted_returns,
-    ppo::{ClipRange, asymmetric_policy_loss},
-    whiten::whiten,
-};
+use togi_rl_algos::{Normalisation, gae::discounted_returns, ppo::ClipRange, whiten::whiten};
 
 use crate::{
     config::{positive, within},
     error::TrainError,
     online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
-    online_algorithm::log_clipped,
+    online_algorithm::clipped_loss,
     rollout::{join, mean, rows_of},
 };
 
@@ -98,12 +93,6 @@ impl OnlineAlgorithm for ReinforcePlusPlus {
             low: self.clip_low,
             high: self.clip_high,
         };
-        let (old, advantages) = (&part.old_logps, &part.advantages);
-        let surrogate = asymmetric_policy_loss(&part.logps, old, advantages, &part.mask, clip)?;
-        let row = log_clipped(part, &surrogate);
-        let loss = self
-            .normalisation(part)
-            .tokens(surrogate.loss, &part.mask)?;
-        Ok(PartLoss { loss, row })
+        clipped_loss(part, clip, &self.normalisation(part))
     }
 }

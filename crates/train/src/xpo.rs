@@ -3,16 +3,13 @@
 //! loss, and the policy is paid for leaving what the reference says.
 
 use serde::{Deserialize, Serialize};
-use togi_rl_algos::{Normalisation, dpo::implicit_rewards, xpo::xpo_loss};
+use togi_rl_algos::{Normalisation, xpo::xpo_loss};
 
 use crate::{
     config::{positive, within},
     error::TrainError,
-    metrics::Row,
-    offline::host,
     online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
-    online_dpo::{Pairs, nothing},
-    reward::log_pairs,
+    online_dpo::{Pairs, nothing, over_pairs},
 };
 
 /// Fields of the recipe `xpo`.
@@ -39,11 +36,7 @@ impl OnlineAlgorithm for Xpo {
     type Memory = ();
 
     fn defaults() -> OnlineConfig<Self> {
-        OnlineConfig {
-            prompts_per_step: 32,
-            completions_per_prompt: 2,
-            ..OnlineConfig::shared()
-        }
+        OnlineConfig::shared().paired()
     }
 
     fn on_lab(mut config: OnlineConfig<Self>) -> OnlineConfig<Self> {
@@ -102,12 +95,7 @@ impl OnlineAlgorithm for Xpo {
         let reference = pairs.pick(&part.sums(&part.reference));
         let of_reference = pairs.of_opponent(part.whole.group_size, &sums);
         let losses = xpo_loss(&policy, &reference, &of_reference, self.beta, self.alpha)?;
-        let denominator = part.whole.used / 2.0;
-        let loss = Normalisation::Sequence { denominator }.sequences(losses)?;
-        let mut row = Row::default();
-        let (chosen, rejected) = implicit_rewards(&policy, &reference, self.beta)?;
-        log_pairs(&mut row, &host(&chosen), &host(&rejected), denominator);
-        Ok(PartLoss { loss, row })
+        over_pairs(part, losses, &policy, &reference, self.beta)
     }
 }
 
