@@ -15,6 +15,8 @@ pub(crate) struct Bars {
     last_line: Instant,
     started: Instant,
     first_step: u64,
+    /// Monitors that have raised an alarm in this stage.
+    alarms: Vec<String>,
 }
 
 impl Bars {
@@ -28,6 +30,7 @@ impl Bars {
             last_line: Instant::now(),
             started: Instant::now(),
             first_step: 0,
+            alarms: Vec::new(),
         }
     }
 
@@ -65,6 +68,7 @@ impl Observer for Bars {
                 self.total = total;
                 self.started = Instant::now();
                 self.first_step = step;
+                self.alarms.clear();
                 if self.terminal {
                     let bar = ProgressBar::new(total).with_position(step);
                     let template = "{prefix:>8} {bar:24} {pos}/{len}  {msg}  {eta} left";
@@ -81,7 +85,10 @@ impl Observer for Bars {
                 row,
                 tokens_per_second,
             } => {
-                let text = numbers(row, tokens_per_second);
+                let mut text = numbers(row, tokens_per_second);
+                if !self.alarms.is_empty() {
+                    text.push_str(&format!("  ALARM {}", self.alarms.join(", ")));
+                }
                 if let Some(bar) = &self.bar {
                     bar.set_message(text);
                     bar.set_position(step);
@@ -106,6 +113,16 @@ impl Observer for Bars {
                     self.name,
                     self.total,
                     shown.join("  ")
+                ));
+            }
+            Event::Alarm(alarm) => {
+                if !self.alarms.contains(&alarm.monitor) {
+                    self.alarms.push(alarm.monitor.clone());
+                }
+                let (name, step) = (&self.name, alarm.step);
+                self.say(&format!(
+                    "{name:>8} {step}/{}  ALARM {}",
+                    self.total, alarm.text
                 ));
             }
             Event::Message(text) => self.say(text),

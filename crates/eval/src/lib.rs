@@ -5,6 +5,7 @@ pub mod bootstrap;
 pub mod calibration;
 pub mod comparison;
 pub mod diversity;
+pub mod explained;
 pub mod figure;
 pub mod over_optimisation;
 pub mod report;

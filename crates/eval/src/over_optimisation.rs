@@ -36,23 +36,40 @@ impl Fit {
     /// Least squares over `(KL, gain)`. Points at a KL of 0 or below say nothing and are passed over;
     /// `None` with fewer than three others, or when they do not determine a curve.
     pub fn of(form: Form, points: &[(f64, f64)]) -> Option<Self> {
-        let points: Vec<(f64, f64)> = points
-            .iter()
-            .filter(|(kl, gain)| *kl > 0.0 && gain.is_finite())
-            .map(|(kl, gain)| (kl.sqrt(), *gain))
-            .collect();
+        let points = distances(points);
+        Self::least_squares(form, &points, (0.0, 0.0, 0.0))
+    }
+
+    /// As [`Fit::of`] over `(KL, reward)`, where the reward at a KL of 0 is not known: it is fitted too.
+    /// Needs four points.
+    pub fn with_start(form: Form, points: &[(f64, f64)]) -> Option<Self> {
+        let points = distances(points);
+        let n = points.len() as f64;
+        let mean = |value: &dyn Fn(&(f64, f64)) -> f64| points.iter().map(value).sum::<f64>() / n;
+        let middle = (mean(&|p| p.0), mean(&|p| -form.bend(p.0)), mean(&|p| p.1));
+        // Through the middle of the points, a curve of two unknowns has a third that is free.
+        (points.len() > 3)
+            .then(|| Self::least_squares(form, &points, middle))
+            .flatten()
+    }
+
+    /// `gain = α d − β bend(d)` by the normal equations of two unknowns, each variable less its middle.
+    fn least_squares(form: Form, points: &[(f64, f64)], middle: (f64, f64, f64)) -> Option<Self> {
         if points.len() < 3 {
             return None;
         }
-        // gain = α d - β bend(d): the normal equations of two unknowns.
+        let rows = || {
+            let row =
+                |(d, gain): &(f64, f64)| (d - middle.0, -form.bend(*d) - middle.1, gain - middle.2);
+            points.iter().map(row)
+        };
         let (mut uu, mut uv, mut vv, mut uy, mut vy) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        for (d, gain) in &points {
-            let (u, v) = (*d, -form.bend(*d));
+        for (u, v, y) in rows() {
             uu += u * u;
             uv += u * v;
             vv += v * v;
-            uy += u * gain;
-            vy += v * gain;
+            uy += u * y;
+            vy += v * y;
         }
         let determinant = uu * vv - uv * uv;
         if determinant.abs() < 1e-12 * uu * vv {
@@ -61,8 +78,9 @@ impl Fit {
         let alpha = (uy * vv - vy * uv) / determinant;
         let beta = (vy * uu - uy * uv) / determinant;
         let mean = points.iter().map(|p| p.1).sum::<f64>() / points.len() as f64;
-        let left = |(d, gain): &(f64, f64)| (gain - alpha * d + beta * form.bend(*d)).powi(2);
-        let rest: f64 = points.iter().map(left).sum();
+        let rest: f64 = rows()
+            .map(|(u, v, y)| (y - alpha * u - beta * v).powi(2))
+            .sum();
         let all: f64 = points.iter().map(|p| (p.1 - mean).powi(2)).sum();
         Some(Self {
             form,
@@ -94,6 +112,15 @@ impl Fit {
     }
 }
 
+/// Square roots of the KL, with the gain.
+fn distances(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    points
+        .iter()
+        .filter(|(kl, gain)| *kl > 0.0 && gain.is_finite())
+        .map(|(kl, gain)| (kl.sqrt(), *gain))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +141,10 @@ mod tests {
             let fit = Fit::of(form, &points).unwrap();
             assert!((fit.alpha - 1.3).abs() < 1e-9 && (fit.beta - 0.4).abs() < 1e-9);
             assert!(fit.r_squared > 1.0 - 1e-9);
+            let raised: Vec<(f64, f64)> = points.iter().map(|p| (p.0, p.1 + 0.7)).collect();
+            let shifted = Fit::with_start(form, &raised).unwrap();
+            assert!((shifted.alpha - 1.3).abs() < 1e-9 && (shifted.beta - 0.4).abs() < 1e-9);
+            assert!(shifted.r_squared > 1.0 - 1e-9);
             let top = fit.turning_point().unwrap();
             assert!(fit.at(top) > fit.at(top * 0.9) && fit.at(top) > fit.at(top * 1.1));
         }

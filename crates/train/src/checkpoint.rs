@@ -42,7 +42,7 @@ struct Manifest {
 }
 
 /// Files of a run folder that grow by lines and are the same bytes in a resumed run.
-const GROWING: [&str; 2] = ["metrics.jsonl", "samples.jsonl"];
+const GROWING: [&str; 3] = ["metrics.jsonl", "samples.jsonl", "alarms.jsonl"];
 
 impl Checkpoint {
     /// Adds a model's trainable parameters and its optimiser's moments under a prefix.
@@ -211,6 +211,30 @@ impl Checkpoint {
             run.cut_stage(name, stage)?;
         }
         Ok((None, skipped))
+    }
+
+    /// The newest whole checkpoint of a stage that is not younger than `step`, or else the oldest whole
+    /// one. The run's files stay as they are.
+    pub fn before(run: &RunFolder, stage: &str, step: u64, device: &Device) -> Found {
+        let mut found = None;
+        for (at, path) in list(&run.path().join("checkpoints"), stage)
+            .into_iter()
+            .rev()
+        {
+            if let Ok((manifest, tensors, files)) = read(&path, device) {
+                let state = manifest.state;
+                let checkpoint = Self {
+                    tensors,
+                    state,
+                    files,
+                };
+                found = Some((at, checkpoint));
+                if at <= step {
+                    break;
+                }
+            }
+        }
+        found
     }
 }
 

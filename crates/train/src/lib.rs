@@ -13,6 +13,7 @@ pub mod kto;
 pub mod lab_defaults;
 pub mod memory;
 pub mod metrics;
+pub mod monitor;
 pub mod nash_md;
 pub mod offline;
 pub mod online;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::TrainError;
+use crate::{error::TrainError, monitor::Alarm};
 
 /// Metrics of one step, in the order they were added. Additive: the rows of micro-batches are
 /// added up, each already divided by the whole batch's denominator.
@@ -99,6 +99,8 @@ pub enum Event<'a> {
         /// The metrics, with `val/` before their names.
         row: &'a Row,
     },
+    /// A monitor's signal has passed its threshold.
+    Alarm(&'a Alarm),
     /// Something to say.
     Message(&'a str),
     /// The stage is over.

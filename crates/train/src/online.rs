@@ -8,12 +8,13 @@ use burn::tensor::Tensor;
 use serde_json::json;
 use togi_data::{PromptSample, Sample, Tokenizer, batch::Order, rng::CounterRng};
 use togi_policy::{Decoder, DropoutKey, Finish, Sampling, generate::Voice};
-use togi_reward::{LabGold, Reward};
+use togi_reward::{LabGold, Reward, Score};
 
 use crate::{
     checkpoint::Checkpoint,
     error::TrainError,
     metrics::{Event, Row},
+    monitor::{Alarm, Monitor, Seen},
     offline::{Stage, accumulate, host},
     optimizer::AdamW,
     reference,
@@ -56,8 +57,35 @@ struct Progress<A: OnlineAlgorithm> {
     drawn: u64,
     kl_coef: f64,
     memory: A::Memory,
-    /// The KL budget is spent.
+    monitor: Monitor,
+    /// The KL budget is spent, or an alarm ended the run.
     spent: bool,
+}
+
+impl<A: OnlineAlgorithm> Progress<A> {
+    /// Everything that a run needs to go on, with the reference where it moves.
+    fn checkpoint(
+        &self,
+        policy: &Decoder,
+        adam: &AdamW,
+        follower: &Decoder,
+        config: &OnlineConfig<A>,
+    ) -> Checkpoint {
+        let mut checkpoint = Checkpoint::default();
+        checkpoint.add("policy", policy, adam);
+        if config.reference.moves() {
+            reference::save(&mut checkpoint, follower);
+        }
+        checkpoint.state = json!({
+            "updates": adam.step,
+            "drawn": self.drawn,
+            "kl_coef": self.kl_coef,
+            "memory": self.memory,
+            "monitor": self.monitor,
+            "spent": self.spent,
+        });
+        checkpoint
+    }
 }
 
 /// Trains the policy in place; goes on from the newest whole checkpoint. Returns the last look at
@@ -82,6 +110,7 @@ pub fn train<A: OnlineAlgorithm>(
         drawn: 0,
         kl_coef: config.kl_coef,
         memory: A::Memory::default(),
+        monitor: Monitor::default(),
         spent: false,
     };
     if let Some((at, mut checkpoint)) = stage.newest(models.policy.device())? {
@@ -92,6 +121,9 @@ pub fn train<A: OnlineAlgorithm>(
         }
         progress = restored(&checkpoint.state)?;
         step = at;
+    } else if config.monitor.wants_start() {
+        let start = progress.checkpoint(models.policy, &adam, &follower, config);
+        start.save(stage.run, name, 0, config.keep_checkpoints)?;
     }
     let total = config.max_steps;
     stage.observer.on(Event::Stage { name, step, total });
@@ -99,7 +131,7 @@ pub fn train<A: OnlineAlgorithm>(
     while step < total && !progress.spent {
         let started = Instant::now();
         let mut row = Row::default();
-        let experience = gather(
+        let (experience, mut alarms) = gather(
             stage,
             models,
             &follower,
@@ -132,6 +164,10 @@ pub fn train<A: OnlineAlgorithm>(
         write_samples(stage, &experience.rollouts, step)?;
         let tokens = experience.rollouts.iter().map(|r| r.sample.len()).sum();
         stage.stepped(step, &row, tokens, started)?;
+        let ends = |stage: &mut Stage<'_>, policy: &mut Decoder, alarms: &[Alarm]| {
+            config.monitor.act(stage, policy, step, alarms)
+        };
+        progress.spent |= ends(stage, models.policy, &alarms)?;
         if config.kl_budget > 0.0 && kl > config.kl_budget {
             progress.spent = true;
             let budget = config.kl_budget;
@@ -148,24 +184,17 @@ pub fn train<A: OnlineAlgorithm>(
                 tokenizer: models.tokenizer,
                 sampling: &config.sampling,
             };
-            if let Some(eval) = arena.evaluate(stage, models.policy, step)? {
+            if let Some(mut eval) = arena.evaluate(stage, models.policy, step)? {
+                let place = (name, step);
+                alarms = progress.monitor.look(&config.monitor, place, &mut eval);
                 stage.looked(step, &eval)?;
                 last_eval = Some(eval);
+                progress.spent |= ends(stage, models.policy, &alarms)?;
             }
         }
+        let last = last || progress.spent;
         if last || (config.checkpoint_every > 0 && step % config.checkpoint_every == 0) {
-            let mut checkpoint = Checkpoint::default();
-            checkpoint.add("policy", models.policy, &adam);
-            if config.reference.moves() {
-                reference::save(&mut checkpoint, &follower);
-            }
-            checkpoint.state = json!({
-                "updates": adam.step,
-                "drawn": progress.drawn,
-                "kl_coef": progress.kl_coef,
-                "memory": progress.memory,
-                "spent": progress.spent,
-            });
+            let checkpoint = progress.checkpoint(models.policy, &adam, &follower, config);
             checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
         }
     }
@@ -179,6 +208,7 @@ fn restored<A: OnlineAlgorithm>(state: &serde_json::Value) -> Result<Progress<A>
         drawn: state["drawn"].as_u64().ok_or_else(|| wrong("drawn"))?,
         kl_coef: state["kl_coef"].as_f64().ok_or_else(|| wrong("kl_coef"))?,
         memory: serde_json::from_value(state["memory"].clone()).map_err(|_| wrong("memory"))?,
+        monitor: serde_json::from_value(state["monitor"].clone()).map_err(|_| wrong("monitor"))?,
         spent: state["spent"].as_bool().ok_or_else(|| wrong("spent"))?,
     })
 }
@@ -188,7 +218,7 @@ struct Group {
     prompt: usize,
     rollouts: Vec<Rollout>,
     /// As the reward gave them.
-    raw: Vec<f64>,
+    raw: Vec<Score>,
     /// With penalties subtracted.
     scores: Vec<f64>,
 }
@@ -270,8 +300,8 @@ fn draw<A: OnlineAlgorithm>(
             scores: Vec::with_capacity(size),
         };
         for (rollout, score) in both.by_ref().take(size) {
-            group.raw.push(score.value);
             group.scores.push(score.value - penalty(&rollout));
+            group.raw.push(score);
             group.rollouts.push(rollout);
         }
         group
@@ -299,7 +329,7 @@ fn gather<A: OnlineAlgorithm>(
     progress: &mut Progress<A>,
     step: u64,
     row: &mut Row,
-) -> Result<Experience, TrainError> {
+) -> Result<(Experience, Vec<Alarm>), TrainError> {
     let wanted = config.prompts_per_step;
     let (mut groups, mut flat) = (Vec::new(), Vec::new());
     let mut seen = 0;
@@ -351,7 +381,7 @@ fn gather<A: OnlineAlgorithm>(
     };
     let flat = groups.iter().filter(|g| g.is_flat()).count();
     let is_own = |i: &usize| i % size < own;
-    let raw: Vec<f64> = groups.iter().flat_map(|g| g.raw.clone()).collect();
+    let raw: Vec<Score> = groups.iter().flat_map(|g| g.raw.clone()).collect();
     let adjusted: Vec<f64> = groups.iter().flat_map(|g| g.scores.clone()).collect();
     let rollouts: Vec<Rollout> = groups.into_iter().flat_map(|g| g.rollouts).collect();
 
@@ -384,24 +414,34 @@ fn gather<A: OnlineAlgorithm>(
     let numbers: Vec<usize> = (0..rollouts.len()).filter(is_own).collect();
     let over = |value: &dyn Fn(usize) -> f64| mean(numbers.iter().map(|i| value(*i)));
     let kl = view.sequence_kl();
-    row.set("objective/scores", over(&|i| raw[i]));
+    row.set("objective/scores", over(&|i| raw[i].value));
     row.set("objective/flat_groups", flat as f64 / wanted as f64);
     if config.dynamic_sampling > 0 {
         row.set("objective/prompts_drawn", seen as f64);
     }
     row.set("objective/kl", over(&|i| kl[i]));
     let entropies = numbers.iter().flat_map(|i| entropy[*i].clone());
-    row.set("objective/entropy", mean(entropies));
+    let seen = Seen {
+        rollouts: numbers.iter().map(|i| &rollouts[*i]).collect(),
+        scores: numbers.iter().map(|i| &raw[*i]).collect(),
+        group_size: own,
+        entropy: mean(entropies),
+        kl: over(&|i| kl[i]),
+    };
+    row.set("objective/entropy", seen.entropy);
     let length = |i: usize| rollouts[i].completion().len() as f64;
     row.set("completions/mean_length", over(&length));
     let unended = |i: usize| f64::from(u8::from(rollouts[i].finish == Finish::Length));
     row.set("completions/clipped_ratio", over(&unended));
-    Ok(Experience {
+    let place = (stage.name, step + 1);
+    let alarms = progress.monitor.step(&config.monitor, place, &seen, row);
+    let experience = Experience {
         rollouts,
         logps,
         reference: frozen,
         advantages,
-    })
+    };
+    Ok((experience, alarms))
 }
 
 #[allow(clippy::too_many_arguments)]

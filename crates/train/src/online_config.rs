@@ -7,6 +7,7 @@ use togi_rl_algos::kl::{KlController, KlEstimator};
 use crate::{
     config::{DataSection, OptimSection, RecipeConfig, at_least_one, whole_distribution, within},
     error::TrainError,
+    monitor::MonitorConfig,
     online::OnlineAlgorithm,
     reference::{ReferenceUpdate, kl_limits},
 };
@@ -74,6 +75,8 @@ pub struct OnlineConfig<A: OnlineAlgorithm> {
     pub optim: OptimSection,
     /// Data.
     pub data: DataSection,
+    /// What watches for reward hacking.
+    pub monitor: MonitorConfig,
     /// Steps between looks at held-out prompts; 0: at the end only.
     pub eval_every: u64,
     /// Held-out prompts that are answered and scored.
@@ -115,6 +118,7 @@ impl<A: OnlineAlgorithm> OnlineConfig<A> {
                 ..OptimSection::default()
             },
             data: DataSection::default(),
+            monitor: MonitorConfig::default(),
             eval_every: 20,
             eval_samples: 64,
             checkpoint_every: 20,
@@ -195,6 +199,7 @@ impl<A: OnlineAlgorithm> RecipeConfig for OnlineConfig<A> {
         self.algorithm.fits(self)?;
         self.optim.validate()?;
         self.data.validate()?;
+        self.monitor.validate()?;
         if let Some(lora) = &self.lora {
             lora.validate()?;
         }

@@ -28,6 +28,7 @@ use crate::{
     checkpoint::Checkpoint,
     error::TrainError,
     metrics::{Event, Row},
+    monitor::{Alarm, Monitor, Seen},
     offline::{Stage, accumulate, host},
     optimizer::AdamW,
     reference,
@@ -107,6 +108,7 @@ pub fn train(
     let mut order = Order::new(stage.seed, prompts.len());
     let (mut step, mut kl_coef, mut moments) = (0, config.kl_coef, Moments::default());
     let (mut follower, mut spent) = (models.reference.clone(), false);
+    let mut monitor = Monitor::default();
     if let Some((at, mut checkpoint)) = stage.newest(models.policy.device())? {
         let updates = |key: &str| checkpoint.state[key].as_u64().unwrap_or(0);
         let (policy_updates, value_updates) = (updates("policy_updates"), updates("value_updates"));
@@ -118,7 +120,17 @@ pub fn train(
         spent = checkpoint.state["spent"].as_bool().unwrap_or(false);
         kl_coef = checkpoint.state["kl_coef"].as_f64().unwrap_or(kl_coef);
         moments = serde_json::from_value(checkpoint.state["moments"].clone()).unwrap_or_default();
+        monitor = serde_json::from_value(checkpoint.state["monitor"].clone()).unwrap_or_default();
         step = at;
+    } else if config.monitor.wants_start() {
+        let mut start = Checkpoint::default();
+        start.add("policy", models.policy, &adam);
+        start.add("value", models.value, &value_adam);
+        start.state = json!({"kl_coef": kl_coef, "policy_updates": 0, "value_updates": 0});
+        if config.reference.moves() {
+            reference::save(&mut start, &follower);
+        }
+        start.save(stage.run, name, 0, config.keep_checkpoints)?;
     }
     stage.observer.on(Event::Stage {
         name,
@@ -134,7 +146,7 @@ pub fn train(
             .map(|i| &prompts[i])
             .collect();
         let mut row = Row::default();
-        let experience = gather(
+        let (experience, alarms) = gather(
             stage,
             models,
             &follower,
@@ -142,7 +154,7 @@ pub fn train(
             config,
             step,
             kl_coef,
-            &mut moments,
+            (&mut moments, &mut monitor),
             &mut row,
         )?;
         let rate = |peak: f64| {
@@ -176,6 +188,7 @@ pub fn train(
         write_samples(stage, &experience.rollouts, step)?;
         let tokens = experience.rollouts.iter().map(|r| r.sample.len()).sum();
         stage.stepped(step, &row, tokens, started)?;
+        spent |= config.monitor.act(stage, models.policy, step, &alarms)?;
         if config.kl_budget > 0.0 && kl > config.kl_budget {
             spent = true;
             let budget = config.kl_budget;
@@ -193,11 +206,14 @@ pub fn train(
         };
         let looks = config.eval_every > 0 && step % config.eval_every == 0;
         if (last || looks)
-            && let Some(eval) = arena.evaluate(stage, models.policy, step)?
+            && let Some(mut eval) = arena.evaluate(stage, models.policy, step)?
         {
+            let alarms = monitor.look(&config.monitor, (name, step), &mut eval);
             stage.looked(step, &eval)?;
             last_eval = Some(eval);
+            spent |= config.monitor.act(stage, models.policy, step, &alarms)?;
         }
+        let last = last || spent;
         let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
         if due || last {
             let mut checkpoint = Checkpoint::default();
@@ -210,6 +226,7 @@ pub fn train(
                 "spent": spent,
                 "kl_coef": kl_coef,
                 "moments": moments,
+                "monitor": monitor,
                 "policy_updates": adam.step,
                 "value_updates": value_adam.step,
             });
@@ -229,9 +246,9 @@ fn gather(
     config: &PpoConfig,
     step: u64,
     kl_coef: f64,
-    moments: &mut Moments,
+    (moments, monitor): (&mut Moments, &mut Monitor),
     row: &mut Row,
-) -> Result<Experience, TrainError> {
+) -> Result<(Experience, Vec<Alarm>), TrainError> {
     let temperature = config.sampling.temperature;
     let first = step * config.prompts_per_step as u64;
     let (policy, tokenizer) = (&*models.policy, models.tokenizer);
@@ -334,7 +351,14 @@ fn gather(
         .map(|(a, b)| a - b)
         .collect::<Vec<_>>();
     row.set("objective/kl", mean(sequence_kl.iter().copied()));
-    row.set("objective/entropy", mean(entropy));
+    let seen = Seen {
+        rollouts: rollouts.iter().collect(),
+        scores: scored.iter().collect(),
+        group_size: 1,
+        entropy: mean(entropy),
+        kl: mean(sequence_kl.iter().copied()),
+    };
+    row.set("objective/entropy", seen.entropy);
     let non_score = -kl_coef * mean(sequence_kl);
     row.set("objective/non_score_reward", non_score);
     row.set("objective/rlhf_reward", mean(adjusted) + non_score);
@@ -348,16 +372,18 @@ fn gather(
         unended as f64 / rollouts.len() as f64,
     );
     row.set("sampling/logp_difference_max", mismatch);
+    let alarms = monitor.step(&config.monitor, (stage.name, step + 1), &seen, row);
 
     let advantages = rows_of(&advantages, &logps);
     let returns = rows_of(&estimated.returns, &logps);
-    Ok(Experience {
+    let experience = Experience {
         rollouts,
         logps,
         values,
         advantages,
         returns,
-    })
+    };
+    Ok((experience, alarms))
 }
 
 #[allow(clippy::too_many_arguments)]

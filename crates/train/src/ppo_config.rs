@@ -9,6 +9,7 @@ use crate::{
         DataSection, OptimSection, RecipeConfig, at_least_one, positive, whole_distribution, within,
     },
     error::TrainError,
+    monitor::MonitorConfig,
     reference::{ReferenceUpdate, kl_limits},
 };
 
@@ -81,6 +82,8 @@ pub struct PpoConfig {
     pub value_learning_rate: f64,
     /// Data.
     pub data: DataSection,
+    /// What watches for reward hacking.
+    pub monitor: MonitorConfig,
     /// Steps between looks at held-out prompts; 0: at the end only.
     pub eval_every: u64,
     /// Held-out prompts that are answered and scored.
@@ -132,6 +135,7 @@ impl Default for PpoConfig {
             },
             value_learning_rate: 3e-6,
             data: DataSection::default(),
+            monitor: MonitorConfig::default(),
             eval_every: 20,
             eval_samples: 64,
             checkpoint_every: 20,
@@ -170,6 +174,7 @@ impl RecipeConfig for PpoConfig {
         positive("value_learning_rate", self.value_learning_rate)?;
         self.optim.validate()?;
         self.data.validate()?;
+        self.monitor.validate()?;
         if let Some(lora) = &self.lora {
             lora.validate()?;
         }

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 
 use crate::error::TrainError;
 
-/// `config.toml`, `metrics.jsonl`, `samples.jsonl`, `timings.jsonl`, `checkpoints/`, `model/`,
-/// `report.html`. One process at a time: a lock is held until this is dropped.
+/// `config.toml`, `metrics.jsonl`, `samples.jsonl`, `alarms.jsonl`, `timings.jsonl`, `checkpoints/`,
+/// `model/`, `report.html`. One process at a time: a lock is held until this is dropped.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,

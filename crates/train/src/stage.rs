@@ -8,6 +8,7 @@ use crate::{
     checkpoint::{Checkpoint, Found},
     error::TrainError,
     metrics::{Event, Observer, Row},
+    monitor::Alarm,
     run_folder::RunFolder,
 };
 
@@ -57,6 +58,22 @@ impl Stage<'_> {
             row,
             tokens_per_second,
         });
+        Ok(())
+    }
+
+    /// Writes down and tells alarms.
+    pub(crate) fn alarmed(&mut self, alarms: &[Alarm]) -> Result<(), TrainError> {
+        for alarm in alarms {
+            let row = serde_json::to_value(alarm).map_err(|e| TrainError::Run {
+                stage: self.name.to_owned(),
+                step: alarm.step,
+                reason: format!("alarm `{}`: {e}", alarm.monitor),
+            })?;
+            if let serde_json::Value::Object(row) = row {
+                self.run.append("alarms.jsonl", &row)?;
+            }
+            self.observer.on(Event::Alarm(alarm));
+        }
         Ok(())
     }
 
