@@ -327,8 +327,22 @@ def rewards_and_weights():
             kl=K["k3"](logps - reference) * (logps - old).exp()), ("logps",), shape=shape)
 
 
+def soft_labels():
+    """Labels that are probabilities, by PyTorch's own cross-entropy."""
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    for n in (1, 6):
+        p = pairs(n, n > 3)
+        likes = dict(probability=[0.3] if n == 1 else [0.0, 1.0, 0.5, 0.9, 0.2, 0.65])
+        dpo = lambda probability, **x: dict(loss=bce(0.3 * h(x), probability, reduction="none"))
+        case("dpo_soft", p | likes, dpo, POLICY, beta=0.3)
+        soft = lambda chosen, rejected, probability: dict(
+            loss=bce(chosen - rejected, probability, reduction="none") + 0.01 * (chosen + rejected) ** 2)
+        case("bradley_terry_soft", {k: p[k] for k in POLICY} | likes, soft, POLICY, c=0.01)
+
+
 more_pair_objectives()
 online_objectives()
 rewards_and_weights()
+soft_labels()
 json.dump(cases, open(sys.argv[1], "w"), separators=(",", ":"))
 print(len(cases), "cases")

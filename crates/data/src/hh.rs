@@ -24,7 +24,7 @@ pub(crate) fn is_prompt(text: &str) -> bool {
 pub(crate) fn preference(
     chosen: &str,
     rejected: &str,
-    margin: Option<f64>,
+    (margin, probability): (Option<f64>, Option<f64>),
     place: &str,
 ) -> Result<Record, DataError> {
     let cut = |name: &str, text: &str| match text.rfind(ASSISTANT) {
@@ -61,6 +61,7 @@ pub(crate) fn preference(
         chosen: Content::Text(chosen.to_owned()),
         rejected: Content::Text(rejected.to_owned()),
         margin,
+        probability,
     })
 }
 

@@ -53,7 +53,7 @@ impl Layout {
 }
 
 /// Columns that mean something here. `images` and `tools` are refused where they hold something.
-pub(crate) const COLUMNS: [&str; 15] = [
+pub(crate) const COLUMNS: [&str; 16] = [
     "messages",
     "prompt",
     "completion",
@@ -65,6 +65,7 @@ pub(crate) const COLUMNS: [&str; 15] = [
     "rejected",
     "label",
     "margin",
+    "probability",
     "images",
     "image",
     "tools",
@@ -319,7 +320,7 @@ pub fn record(row: &Map<String, Value>, layout: Layout, place: &str) -> Result<R
             hh::preference(
                 text("chosen")?,
                 text("rejected")?,
-                margin(row, place)?,
+                strength(row, place)?,
                 place,
             )?
         }
@@ -468,21 +469,35 @@ fn steps(row: &Map<String, Value>, place: &str) -> Result<Record, DataError> {
     })
 }
 
-fn margin(row: &Map<String, Value>, place: &str) -> Result<Option<f64>, DataError> {
-    match row.get("margin") {
+/// A number of a column that may be missing.
+fn optional_number(
+    row: &Map<String, Value>,
+    name: &str,
+    place: &str,
+) -> Result<Option<f64>, DataError> {
+    match row.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_f64().filter(|m| m.is_finite()) {
-            Some(margin) => Ok(Some(margin)),
-            None => {
-                let reason = format!("field `margin` is {}, not a finite number", kind(value));
-                Err(DataError::row(place, reason))
-            }
-        },
+        Some(value) => number(value, name, place).map(Some),
+    }
+}
+
+/// By how much a pair's chosen answer is preferred: `margin`, `probability`.
+fn strength(
+    row: &Map<String, Value>,
+    place: &str,
+) -> Result<(Option<f64>, Option<f64>), DataError> {
+    let probability = optional_number(row, "probability", place)?;
+    match probability.filter(|p| !(0.0..=1.0).contains(p)) {
+        None => Ok((optional_number(row, "margin", place)?, probability)),
+        Some(p) => {
+            let reason = format!("field `probability` is {p}, not in [0, 1]");
+            Err(DataError::row(place, reason))
+        }
     }
 }
 
 fn preference(row: &Map<String, Value>, place: &str) -> Result<Record, DataError> {
-    let margin = margin(row, place)?;
+    let (margin, probability) = strength(row, place)?;
     let (chosen, rejected) = (
         content(row, "chosen", place)?,
         content(row, "rejected", place)?,
@@ -495,6 +510,7 @@ fn preference(row: &Map<String, Value>, place: &str) -> Result<Record, DataError
                 chosen: answer(row, "chosen", place)?,
                 rejected: answer(row, "rejected", place)?,
                 margin,
+                probability,
             });
         }
         _ => {
@@ -514,20 +530,21 @@ fn preference(row: &Map<String, Value>, place: &str) -> Result<Record, DataError
             let reason = format!("field `{name}` does not start with an assistant message");
             return Err(DataError::row(place, reason));
         }
-        return implicit_prompt(chosen, rejected, margin, place);
+        return implicit_prompt(chosen, rejected, (margin, probability), place);
     }
     Ok(Record::Preference {
         prompt: prompt(row, place)?,
         chosen: Content::Messages(chosen),
         rejected: Content::Messages(rejected),
         margin,
+        probability,
     })
 }
 
 fn implicit_prompt(
     chosen: Vec<Message>,
     rejected: Vec<Message>,
-    margin: Option<f64>,
+    (margin, probability): (Option<f64>, Option<f64>),
     place: &str,
 ) -> Result<Record, DataError> {
     if chosen == rejected {
@@ -552,6 +569,7 @@ fn implicit_prompt(
         chosen: Content::Messages(chosen[shared..].to_vec()),
         rejected: Content::Messages(rejected[shared..].to_vec()),
         margin,
+        probability,
     })
 }
 
@@ -725,6 +743,10 @@ mod tests {
             (
                 r#"{"prompt": "a", "chosen": "b", "rejected": "c", "margin": "big"}"#,
                 "`margin` is text",
+            ),
+            (
+                r#"{"prompt": "a", "chosen": "b", "rejected": "c", "probability": 1.5}"#,
+                "`probability` is 1.5, not in [0, 1]",
             ),
         ];
         let of_lists = [

@@ -4,6 +4,7 @@
 //! weight, and everything downstream works on ids.
 
 pub mod batch;
+pub mod constitution;
 pub mod error;
 pub mod formats;
 pub mod hh;
@@ -20,6 +21,7 @@ pub mod template;
 pub mod tokenize;
 pub mod tokenizer;
 
+pub use constitution::{Constitution, Principle};
 pub use error::DataError;
 pub use formats::{BadRows, Dataset, LoadOptions, Skipped, load, load_with};
 pub use layout::Layout;

@@ -75,6 +75,8 @@ pub enum Record {
         rejected: Content,
         /// By how much, where the annotator said.
         margin: Option<f64>,
+        /// The probability that it is the better one, where a judge said.
+        probability: Option<f64>,
     },
     /// A prompt alone.
     Prompt(Content),

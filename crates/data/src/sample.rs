@@ -83,6 +83,8 @@ pub struct PairSample {
     pub rejected: Sample,
     /// By how much the first is preferred, where the data says.
     pub margin: Option<f64>,
+    /// The probability that it is the better one, where the data says.
+    pub probability: Option<f64>,
 }
 
 /// One completion with a thumb up or down.

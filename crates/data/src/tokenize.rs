@@ -129,6 +129,7 @@ pub fn pair(
         chosen,
         rejected,
         margin,
+        probability,
     } = &located.record
     else {
         return Err(row.unusable("preference training", "chosen + rejected"));
@@ -146,6 +147,7 @@ pub fn pair(
         chosen,
         rejected,
         margin: *margin,
+        probability: *probability,
     }))
 }
 

@@ -1,8 +1,11 @@
 //! Anything that scores an answer.
 
 mod combine;
+pub mod critic;
+pub mod judge;
 mod lab;
 mod model;
+pub mod oracle;
 mod rules;
 
 pub use combine::{Clipped, Combine, Ensemble, Weighted};

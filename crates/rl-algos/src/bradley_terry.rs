@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use crate::{
     check::{finite, not_negative, same_shape, within},
     error::AlgoError,
-    pair::smoothed,
+    pair::{cross_entropy, smoothed},
 };
 
 /// Negative log-likelihood of the preferences, one value a pair:
@@ -41,5 +41,28 @@ pub fn bradley_terry_loss(
     if centering == 0.0 {
         return Ok(loss);
     }
+    Ok(loss + (chosen.clone() + rejected.clone()).square() * centering)
+}
+
+/// The same on soft labels, one value a pair: `-p log σ(d) - (1-p) log σ(-d) + c (r_w + r_l)²`,
+/// `d = r_w - r_l`, with each pair's own probability `p` that the chosen answer is the better one, as an AI
+/// judge gives it (Lee et al. 2023, "RLAIF", section 2.2).
+///
+/// # Shapes
+/// Scores and `probability` `[batch]`; the result `[batch]`.
+///
+/// # Errors
+/// `centering` negative, a probability outside [0, 1], shapes, non-finite values.
+pub fn soft_label_loss(
+    chosen: &Tensor<1>,
+    rejected: &Tensor<1>,
+    probability: &Tensor<1>,
+    centering: f64,
+) -> Result<Tensor<1>, AlgoError> {
+    not_negative("centering", centering)?;
+    same_shape("rejected", rejected.dims(), chosen.dims())?;
+    finite("chosen", chosen)?;
+    finite("rejected", rejected)?;
+    let loss = cross_entropy(chosen.clone() - rejected.clone(), probability)?;
     Ok(loss + (chosen.clone() + rejected.clone()).square() * centering)
 }

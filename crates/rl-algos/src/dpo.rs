@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use crate::{
     check::{positive, within},
     error::AlgoError,
-    pair::{PairLogps, log_ratios, log_sigmoid, per_token, smoothed},
+    pair::{PairLogps, cross_entropy, log_ratios, log_sigmoid, per_token, smoothed},
 };
 
 /// The margin `s_w - s_l` of log-ratios, `[batch]`, unscaled.
@@ -51,6 +51,27 @@ pub fn sigmoid_loss(
     positive("beta", beta)?;
     within("label_smoothing", label_smoothing, 0.0..=0.5, "in [0, 0.5]")?;
     Ok(smoothed(margin(policy, reference)? * beta, label_smoothing))
+}
+
+/// DPO on soft labels, one value a pair: the cross-entropy of `σ(β h)` with each pair's own probability
+/// `p` that the chosen answer is the better one, `-p log σ(β h) - (1-p) log σ(-β h)`.
+///
+/// The labels of an AI judge (Lee et al. 2023, "RLAIF", section 2.1) in eq. 7 of Rafailov et al. 2023;
+/// `p = 1` is [`sigmoid_loss`].
+///
+/// # Shapes and units
+/// As [`sigmoid_loss`]; `probability` `[batch]`, without gradient.
+///
+/// # Errors
+/// `beta` not positive, a probability outside [0, 1], shapes, non-finite values.
+pub fn soft_label_loss(
+    policy: &PairLogps,
+    reference: &PairLogps,
+    probability: &Tensor<1>,
+    beta: f64,
+) -> Result<Tensor<1>, AlgoError> {
+    positive("beta", beta)?;
+    cross_entropy(margin(policy, reference)? * beta, probability)
 }
 
 /// Robust DPO: unbiased under labels that are flipped with probability ε, one value a pair.

@@ -84,6 +84,18 @@ pub(crate) fn log_sigmoid(x: Tensor<1>) -> Tensor<1> {
     activation::log_sigmoid(x)
 }
 
+/// `-p log σ(x) - (1-p) log σ(-x)`: the cross-entropy of a label that is right with a probability of its
+/// own.
+pub(crate) fn cross_entropy(x: Tensor<1>, probability: &Tensor<1>) -> Result<Tensor<1>, AlgoError> {
+    same_shape("probability", probability.dims(), x.dims())?;
+    for value in crate::check::host(probability) {
+        crate::check::within("probability", value, 0.0..=1.0, "in [0, 1]")?;
+    }
+    let p = probability.clone().detach();
+    // -p log σ(x) - (1-p) log σ(-x) = (1-p) x - log σ(x).
+    Ok((p.neg() + 1.0) * x.clone() - log_sigmoid(x))
+}
+
 /// `-(1-ε) log σ(x) - ε log σ(-x)`: the cross-entropy of a label that is right with probability
 /// `1-ε`.
 pub(crate) fn smoothed(x: Tensor<1>, label_smoothing: f64) -> Tensor<1> {

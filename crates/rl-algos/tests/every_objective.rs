@@ -1,7 +1,7 @@
 //! What holds for every objective, in float64: its gradient is that of finite differences, parts of
 //! any sizes add up to the whole batch, and neither order nor padding matters.
 
-use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Tensor, TensorData, activation};
 use proptest::{collection::vec, prelude::*};
 use togi_rl_algos::{
     AlgoError, Normalisation, PairLogps, aot, apo, bco, bradley_terry, cispo, cpo, discopop, dpo,
@@ -138,9 +138,17 @@ type PerRow = fn(&View) -> Losses;
 /// One value a token.
 type PerToken = fn(&View) -> Result<Tensor<2>, AlgoError>;
 
-const PER_ROW: [(&str, PerRow); 33] = [
+const PER_ROW: [(&str, PerRow); 35] = [
     ("dpo sigmoid", |v| {
         dpo::sigmoid_loss(&v.policy(), &v.reference(), 0.3, 0.0)
+    }),
+    ("dpo on soft labels", |v| {
+        let labels = activation::sigmoid(v.fixed(2));
+        dpo::soft_label_loss(&v.policy(), &v.reference(), &labels, 0.3)
+    }),
+    ("bradley-terry on soft labels", |v| {
+        let labels = activation::sigmoid(v.fixed(2));
+        bradley_terry::soft_label_loss(&v.each(0), &v.each(1), &labels, 0.01)
     }),
     ("cdpo", |v| {
         dpo::sigmoid_loss(&v.policy(), &v.reference(), 0.3, 0.1)

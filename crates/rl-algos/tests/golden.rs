@@ -238,6 +238,8 @@ impl Case<'_> {
                 one("coef", flat(&coefs))
             }
             "bradley_terry_smoothed"
+            | "bradley_terry_soft"
+            | "dpo_soft"
             | "ties"
             | "regression"
             | "mean_nll"
@@ -364,6 +366,18 @@ impl Case<'_> {
                 None,
                 self.scalar("c"),
                 self.scalar("e"),
+            )?,
+            "bradley_terry_soft" => bradley_terry::soft_label_loss(
+                &side("chosen"),
+                &side("rejected"),
+                &side("probability"),
+                self.scalar("c"),
+            )?,
+            "dpo_soft" => dpo::soft_label_loss(
+                &self.pairs(""),
+                &self.pairs("ref_"),
+                &side("probability"),
+                self.scalar("beta"),
             )?,
             "ties" => {
                 let outcomes: Vec<ties::Outcome> = items("outcome")

@@ -1,7 +1,9 @@
 //! Training recipes and what they share. Files are the interface between stages: every stage can
 //! be run alone, interrupted and resumed.
 
+pub mod ai_labels;
 pub mod arena;
+pub mod cai;
 pub mod checkpoint;
 pub mod cispo;
 pub mod config;
@@ -9,6 +11,7 @@ pub mod data;
 pub mod error;
 pub mod grpo;
 pub mod gspo;
+pub mod judge_config;
 pub mod kto;
 pub mod lab_defaults;
 pub mod memory;
@@ -35,6 +38,7 @@ pub mod reward;
 pub mod reward_rankings;
 pub mod reward_ratings;
 pub mod reward_steps;
+pub mod rlaif;
 pub mod rlhf;
 pub mod rloo;
 pub mod rollout;

@@ -160,6 +160,10 @@ impl OnlineAlgorithm for OnlineDpo {
 
     fn validate(&self) -> Result<(), TrainError> {
         self.loss.validate()?;
+        if self.loss.needs_probability() {
+            let reason = "`soft_labels`: a reward's order has no probability";
+            return Err(TrainError::config("algorithm.loss", reason));
+        }
         if self.loss.is_of_batch() {
             let reason = "sorts over a batch: not for pairs that are drawn online";
             return Err(TrainError::config("algorithm.loss", reason));
@@ -205,7 +209,11 @@ impl OnlineAlgorithm for OnlineDpo {
         let count = lens.len();
         let lens = Tensor::from_data(TensorData::new(lens, [count]), &part.logps.device());
         let PairLogps { chosen, rejected } = pairs.pick(&lens);
-        let tokens = PairTokens { chosen, rejected };
+        let tokens = PairTokens {
+            chosen,
+            rejected,
+            probability: None,
+        };
         let losses = self.loss.losses(&policy, &reference, &tokens, 0.0)?;
         over_pairs(part, losses, &policy, &reference, self.loss.reward_scale())
     }

@@ -150,13 +150,16 @@ impl<'a> Preference<'a> {
     /// says that values on disk are damaged and not used.
     ///
     /// # Errors
-    /// When the cache on disk cannot be used.
+    /// When the cache on disk cannot be used; when the loss needs a pair's probability and there is none.
     pub fn new(
         train: &'a [PairSample],
         valid: &'a [PairSample],
         settings: &PreferenceConfig,
         reference: &Decoder,
     ) -> Result<(Self, Option<String>), TrainError> {
+        if settings.loss.needs_probability() {
+            labelled(train.iter().chain(valid), "loss.kind")?;
+        }
         let mut kept = ReferenceLogps::new(reference.clone(), settings.ld_alpha);
         let mut note = None;
         if settings.cache_reference {
@@ -206,7 +209,15 @@ impl<'a> Preference<'a> {
         let lens: Vec<f32> = tokens.lens.iter().map(|len| *len as f32).collect();
         let lens: Tensor<1> = Tensor::from_data(TensorData::new(lens, [2 * n]), decoder.device());
         let PairLogps { chosen, rejected } = both(&lens);
-        let counts = PairTokens { chosen, rejected };
+        let certain: Option<Vec<f32>> = pairs
+            .iter()
+            .map(|pair| pair.probability.map(|p| p as f32))
+            .collect();
+        let counts = PairTokens {
+            chosen,
+            rejected,
+            probability: certain.map(tensor),
+        };
         let shift = self.shift.map_or(0.0, |shift| shift.mean);
         let mut losses = loss.losses(&policy, &reference, &counts, shift)?;
         if self.settings.use_weighting {
@@ -218,6 +229,24 @@ impl<'a> Preference<'a> {
         let scale = loss.reward_scale();
         let (chosen, rejected) = dpo::implicit_rewards(&policy, &reference, scale)?;
         Ok([losses, chosen, rejected])
+    }
+}
+
+/// # Errors
+/// When a pair has no probability: names its number, and the setting that asks for one.
+pub(crate) fn labelled<'a>(
+    mut pairs: impl Iterator<Item = &'a PairSample>,
+    setting: &str,
+) -> Result<(), TrainError> {
+    match pairs.position(|pair| pair.probability.is_none()) {
+        None => Ok(()),
+        Some(number) => {
+            let reason = format!(
+                "learns from each pair's `probability`, and pair {} has none",
+                number + 1
+            );
+            Err(TrainError::config(setting, reason))
+        }
     }
 }
 

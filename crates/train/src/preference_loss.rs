@@ -25,6 +25,11 @@ pub enum PreferenceLoss {
         #[serde(default)]
         label_smoothing: f64,
     },
+    /// DPO on soft labels: each pair's `probability` is its label.
+    SoftLabels {
+        /// As in `sigmoid`.
+        beta: f64,
+    },
     /// DPO that is unbiased under flipped labels.
     Robust {
         /// As in `sigmoid`.
@@ -170,10 +175,12 @@ pub struct Term {
     pub loss: PreferenceLoss,
 }
 
-/// Tokens of the completions of pairs, `[batch]` each.
+/// What is known of pairs beside their log-probabilities, `[batch]` each: the tokens of their completions,
+/// and the probabilities that the chosen ones are better, for a loss that learns from those.
 pub(crate) struct PairTokens {
     pub(crate) chosen: Tensor<1>,
     pub(crate) rejected: Tensor<1>,
+    pub(crate) probability: Option<Tensor<1>>,
 }
 
 impl PreferenceLoss {
@@ -181,6 +188,7 @@ impl PreferenceLoss {
     pub(crate) fn reward_scale(&self) -> f64 {
         match *self {
             Self::Sigmoid { beta, .. }
+            | Self::SoftLabels { beta }
             | Self::Robust { beta, .. }
             | Self::Hinge { beta }
             | Self::SigmoidNorm { beta }
@@ -228,6 +236,15 @@ impl PreferenceLoss {
         }
     }
 
+    /// True if it learns from each pair's own probability.
+    pub fn needs_probability(&self) -> bool {
+        match self {
+            Self::SoftLabels { .. } => true,
+            Self::WeightedSum { terms } => terms.iter().any(|term| term.loss.needs_probability()),
+            _ => false,
+        }
+    }
+
     /// True if it looks at the batch as a whole, which then must not be cut into micro-batches.
     pub(crate) fn is_of_batch(&self) -> bool {
         match self {
@@ -267,6 +284,7 @@ impl PreferenceLoss {
                 label_smoothing: e,
             } => beta(b).and(smoothing(e, 1e-12, 0.5)),
             Self::Hinge { beta: b }
+            | Self::SoftLabels { beta: b }
             | Self::SigmoidNorm { beta: b }
             | Self::NcaPair { beta: b }
             | Self::SppoHard { beta: b }
@@ -321,7 +339,9 @@ impl PreferenceLoss {
         tokens: &PairTokens,
         shift: f64,
     ) -> Result<Tensor<1>, AlgoError> {
-        let PairTokens { chosen, rejected } = tokens;
+        let PairTokens {
+            chosen, rejected, ..
+        } = tokens;
         match *self {
             Self::Sigmoid {
                 beta,
@@ -331,6 +351,13 @@ impl PreferenceLoss {
                 beta,
                 label_smoothing,
             } => dpo::robust_loss(policy, reference, beta, label_smoothing),
+            Self::SoftLabels { beta } => {
+                let missing = AlgoError::Empty {
+                    argument: "probability",
+                };
+                let probability = tokens.probability.as_ref().ok_or(missing)?;
+                dpo::soft_label_loss(policy, reference, probability, beta)
+            }
             Self::Hinge { beta } => dpo::hinge_loss(policy, reference, beta),
             Self::SigmoidNorm { beta } => {
                 dpo::length_normalised_loss(policy, reference, chosen, rejected, beta)

@@ -5,7 +5,10 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use togi_data::{PairSample, lab::AnnotatorConfig};
 use togi_policy::{Decoder, LoraConfig, Weights};
-use togi_rl_algos::{Normalisation, bradley_terry::bradley_terry_loss};
+use togi_rl_algos::{
+    Normalisation,
+    bradley_terry::{bradley_terry_loss, soft_label_loss},
+};
 
 use togi_eval::calibration::{CALIBRATION_BINS, Calibration, correlation};
 
@@ -15,6 +18,7 @@ use crate::{
     error::TrainError,
     metrics::Row,
     offline::{Objective, host},
+    preference::labelled,
     sft::EVAL_PART,
 };
 
@@ -55,6 +59,12 @@ pub enum RewardLoss {
         #[serde(default)]
         label_smoothing: f64,
     },
+    /// From pairs whose label is a `probability`.
+    SoftLabels {
+        /// As in `bradley_terry`.
+        #[serde(default)]
+        centering: f64,
+    },
     /// From rankings (or pairs) with ties: Rao-Kupper.
     Ties {
         /// How often the annotators see no difference; above 1.
@@ -93,6 +103,7 @@ impl RewardLoss {
                 0.0,
                 0.5,
             )),
+            Self::SoftLabels { centering } => within("loss.centering", centering, 0.0, f64::MAX),
             Self::Ties { theta } => within("loss.theta", theta, 1.000_001, f64::MAX),
             _ => Ok(()),
         }
@@ -125,6 +136,7 @@ impl RewardConfig {
         let annotators = self.annotators;
         match self.loss {
             RewardLoss::BradleyTerry { .. } => LabRows::Preferences(annotators),
+            RewardLoss::SoftLabels { .. } => LabRows::Missing("pairs with a probability"),
             RewardLoss::Ties { .. } => LabRows::Rankings(annotators, LAB_TIE),
             RewardLoss::PlackettLuce | RewardLoss::AllPairs => LabRows::Rankings(annotators, 0.0),
             RewardLoss::Regression => LabRows::Ratings(annotators),
@@ -159,9 +171,43 @@ pub struct BradleyTerry<'a> {
     pub use_margin: bool,
     /// See [`RewardLoss::BradleyTerry`].
     pub label_smoothing: f64,
+    /// The label is each pair's own probability: see [`RewardLoss::SoftLabels`].
+    pub soft_labels: bool,
 }
 
-impl BradleyTerry<'_> {
+impl<'a> BradleyTerry<'a> {
+    /// The objective of a loss over pairs.
+    ///
+    /// # Errors
+    /// When the loss is one of other rows; when it needs a probability and a pair has none.
+    pub fn new(
+        train: &'a [PairSample],
+        valid: &'a [PairSample],
+        loss: RewardLoss,
+    ) -> Result<Self, TrainError> {
+        let soft_labels = matches!(loss, RewardLoss::SoftLabels { .. });
+        let (centering, use_margin, label_smoothing) = match loss {
+            RewardLoss::BradleyTerry {
+                centering,
+                use_margin,
+                label_smoothing,
+            } => (centering, use_margin, label_smoothing),
+            RewardLoss::SoftLabels { centering } => {
+                labelled(train.iter().chain(valid), "loss.kind")?;
+                (centering, false, 0.0)
+            }
+            _ => return Err(TrainError::config("loss.kind", "does not learn from pairs")),
+        };
+        Ok(Self {
+            train,
+            valid,
+            centering,
+            use_margin,
+            label_smoothing,
+            soft_labels,
+        })
+    }
+
     /// Loss a pair, and scores of both sides.
     fn score(
         &self,
@@ -176,6 +222,17 @@ impl BradleyTerry<'_> {
             .collect();
         let scores = decoder.scores(weights, &sequences)?;
         let (chosen, rejected) = (scores.clone().narrow(0, 0, n), scores.narrow(0, n, n));
+        let centering = self.centering;
+        if self.soft_labels {
+            let data: Vec<f32> = pairs
+                .iter()
+                .filter_map(|p| p.probability.map(|p| p as f32))
+                .collect();
+            let count = data.len();
+            let labels = Tensor::from_data(TensorData::new(data, [count]), decoder.device());
+            let loss = soft_label_loss(&chosen, &rejected, &labels, centering)?;
+            return Ok([loss, chosen, rejected]);
+        }
         let margin = self.use_margin.then(|| {
             let data: Vec<f32> = pairs
                 .iter()
@@ -183,7 +240,7 @@ impl BradleyTerry<'_> {
                 .collect();
             Tensor::from_data(TensorData::new(data, [n]), decoder.device())
         });
-        let (centering, smoothing) = (self.centering, self.label_smoothing);
+        let smoothing = self.label_smoothing;
         let loss = bradley_terry_loss(&chosen, &rejected, margin.as_ref(), centering, smoothing)?;
         Ok([loss, chosen, rejected])
     }

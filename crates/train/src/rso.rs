@@ -120,6 +120,7 @@ pub fn pairs(
             chosen: side(&line.chosen_ids),
             rejected: side(&line.rejected_ids),
             margin: Some(line.score_chosen - line.score_rejected),
+            probability: None,
         });
     }
     if pairs.is_empty() {

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::TrainError;
@@ -115,6 +116,28 @@ impl RunFolder {
             .open(&path)
             .map_err(TrainError::io(&path))?;
         file.set_len(length).map_err(TrainError::io(&path))
+    }
+
+    /// The rows of a file that grows by lines, each of which is kept: a line that was being written when a
+    /// run was killed is cut off. None if the file is not there.
+    ///
+    /// # Errors
+    /// When the file cannot be read or cut, or a line is damaged.
+    pub fn read_lines<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, TrainError> {
+        let path = self.path.join(name);
+        if !path.exists() {
+            return Ok(Vec::new());
+        }
+        let text = fs::read_to_string(&path).map_err(TrainError::io(&path))?;
+        let whole = text.rfind('\n').map_or(0, |at| at + 1);
+        self.cut(name, whole as u64)?;
+        let row = |(number, line): (usize, &str)| {
+            serde_json::from_str(line).map_err(|e| TrainError::Folder {
+                path: path.clone(),
+                reason: format!("line {}: {e}", number + 1),
+            })
+        };
+        text[..whole].lines().enumerate().map(row).collect()
     }
 
     /// Cuts a file back to before the first row of a stage: what a run wrote that was killed

@@ -111,21 +111,11 @@ pub fn learn_reward(
     let (section, optim, train) = (&config.data, &config.optim, &config.train);
     let rows = config.lab_rows();
     match config.loss {
-        RewardLoss::BradleyTerry {
-            centering,
-            use_margin,
-            label_smoothing,
-        } => {
+        RewardLoss::BradleyTerry { .. } | RewardLoss::SoftLabels { .. } => {
             let make = tokenize::pair;
             let pairs = samples(data, rows, section, seed, tokenizer, &options, make)?;
             stage.observer.on(Event::Message(&pairs.summary));
-            let mut objective = BradleyTerry {
-                train: &pairs.train,
-                valid: &pairs.valid,
-                centering,
-                use_margin,
-                label_smoothing,
-            };
+            let mut objective = BradleyTerry::new(&pairs.train, &pairs.valid, config.loss)?;
             offline::train(stage, decoder, &mut objective, optim, train)
         }
         RewardLoss::Ties { .. } | RewardLoss::PlackettLuce | RewardLoss::AllPairs => {

@@ -298,6 +298,7 @@ fn a_reward_model_follows_trl() {
         centering: 0.0,
         use_margin: false,
         label_smoothing: 0.0,
+        soft_labels: false,
     };
     follows("reward", &golden, &mut decoder, &mut objective);
 }

@@ -97,6 +97,20 @@ impl Annotators {
         self.utility(&weights, prompt, answer) + self.config.noise.max(0.0) * rng.gaussian()
     }
 
+    /// The probability that one of the annotators takes the first answer, `bias` of whose utility is for
+    /// its place.
+    pub fn probability(&self, prompt: &LabPrompt, a: &str, b: &str, bias: f64) -> f64 {
+        let noise = self.config.noise.max(1e-9);
+        let each = self.weights.iter().map(|weights| {
+            let (a, b) = (
+                self.utility(weights, prompt, a),
+                self.utility(weights, prompt, b),
+            );
+            1.0 / (1.0 + (-(a - b + bias) / noise).exp())
+        });
+        each.sum::<f64>() / self.weights.len() as f64
+    }
+
     /// True if the annotator of this item takes the first answer.
     pub fn prefers_first(&self, item: u64, prompt: &LabPrompt, a: &str, b: &str) -> bool {
         let mut rng = CounterRng::new(self.seed, &[0x7072_6566, item]);

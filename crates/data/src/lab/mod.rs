@@ -17,6 +17,7 @@
 //! Gold: `0.4 instruction + 0.2 brevity + 0.2 politeness + 0.2 safety`, each part in [0, 1].
 
 mod annotators;
+mod critic;
 mod gold;
 mod prompts;
 mod tokenizer;
@@ -24,6 +25,7 @@ mod words;
 mod writer;
 
 pub use annotators::{AnnotatorConfig, Annotators};
+pub use critic::{Critic, PRINCIPLES, keeps_to, violates};
 pub use gold::{Gold, gold, is_refusal};
 pub use prompts::{LabPrompt, Split, prompts};
 pub use tokenizer::tokenizer;
@@ -100,6 +102,7 @@ pub fn preferences(
             chosen: said("assistant", &chosen),
             rejected: said("assistant", &rejected),
             margin: None,
+            probability: None,
         };
         records.push(located(record, "preferences", i));
     }

@@ -1,0 +1,164 @@
+//! Language models that are asked: to choose among labels, and to write.
+
+use togi_data::{Message, Sample};
+use togi_policy::{Policy, PolicyError, Sampling, generate};
+
+use crate::Unscorable;
+
+/// A question whose answer is one of a few labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The conversation so far; the model says the label next.
+    pub messages: Vec<Message>,
+    /// What it may say, for instance `A` and `B`. None is the beginning of another.
+    pub labels: Vec<String>,
+}
+
+/// A language model that is asked, on this machine or on a server.
+pub trait Oracle: Send + Sync {
+    /// A name for logs and tables.
+    fn name(&self) -> String;
+
+    /// For each question, in order: the probability of each of its labels; they add up to 1.
+    fn choose(&self, questions: &[Question]) -> Vec<Result<Vec<f64>, Unscorable>>;
+
+    /// For each conversation, in order: what the model says next, trimmed; nothing is an error.
+    fn write(&self, conversations: &[Vec<Message>]) -> Vec<Result<String, Unscorable>>;
+
+    /// What has been asked so far, for people; empty where that costs nothing.
+    fn usage(&self) -> String {
+        String::new()
+    }
+}
+
+/// A model of ours: labels by their log-probabilities.
+#[derive(Debug)]
+pub struct LocalOracle {
+    policy: Policy,
+    sampling: Sampling,
+    seed: u64,
+}
+
+impl LocalOracle {
+    /// Asks this model; what it writes is drawn as `sampling` says.
+    ///
+    /// # Errors
+    /// A field of `sampling` out of range.
+    pub fn new(policy: Policy, sampling: Sampling, seed: u64) -> Result<Self, PolicyError> {
+        sampling.validate()?;
+        Ok(Self {
+            policy,
+            sampling,
+            seed,
+        })
+    }
+
+    /// The ids of a conversation up to where the model speaks. Without a chat template: its texts, and a
+    /// line of its own for the answer.
+    fn ids(&self, messages: &[Message]) -> Result<Vec<u32>, Unscorable> {
+        let tokenizer = &self.policy.tokenizer;
+        let ids = if tokenizer.has_template() {
+            tokenizer
+                .render(messages, true)
+                .and_then(|text| tokenizer.encode(&text))
+        } else {
+            let texts: Vec<&str> = messages.iter().map(|m| m.content.as_str()).collect();
+            tokenizer.encode_text(&(texts.join("\n\n") + "\n"))
+        };
+        ids.map_err(|e| Unscorable(e.to_string()))
+    }
+
+    fn labels(&self, question: &Question) -> Result<Vec<f64>, Unscorable> {
+        let prompt = self.ids(&question.messages)?;
+        let mut samples = Vec::with_capacity(question.labels.len());
+        for label in &question.labels {
+            let tokens = self.policy.tokenizer.encode_text(label);
+            let tokens = tokens.map_err(|e| Unscorable(e.to_string()))?;
+            samples.push(Sample::from_parts(&prompt, &tokens, &[]));
+        }
+        let begins = |a: &Sample, b: &Sample| b.ids.starts_with(&a.ids);
+        for (i, a) in samples.iter().enumerate() {
+            if samples
+                .iter()
+                .enumerate()
+                .any(|(j, b)| i != j && begins(a, b))
+            {
+                let label = &question.labels[i];
+                return Err(Unscorable(format!(
+                    "label `{label}` is the beginning of another"
+                )));
+            }
+        }
+        let decoder = &self.policy.decoder;
+        let views: Vec<&Sample> = samples.iter().collect();
+        let logps = decoder.log_probs(&decoder.frozen(), &views, 1.0);
+        let logps = logps.map_err(|e| Unscorable(e.to_string()))?;
+        let sums = logps.sums().into_data().convert::<f32>();
+        Ok(normalised(sums.iter::<f32>().map(f64::from).collect()))
+    }
+}
+
+/// Probabilities in the proportion of `exp(logp)`.
+pub(crate) fn normalised(logps: Vec<f64>) -> Vec<f64> {
+    let top = logps.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let each: Vec<f64> = logps.iter().map(|l| (l - top).exp()).collect();
+    let total: f64 = each.iter().sum();
+    each.iter().map(|p| p / total).collect()
+}
+
+impl Oracle for LocalOracle {
+    fn name(&self) -> String {
+        "local model".to_owned()
+    }
+
+    fn choose(&self, questions: &[Question]) -> Vec<Result<Vec<f64>, Unscorable>> {
+        questions.iter().map(|q| self.labels(q)).collect()
+    }
+
+    fn write(&self, conversations: &[Vec<Message>]) -> Vec<Result<String, Unscorable>> {
+        let Policy { decoder, tokenizer } = &self.policy;
+        let mut results = Vec::with_capacity(conversations.len());
+        for part in conversations.chunks(self.sampling.batch_size) {
+            let prompts: Vec<_> = part.iter().map(|messages| self.ids(messages)).collect();
+            let ready: Vec<&[u32]> = prompts.iter().flatten().map(Vec::as_slice).collect();
+            // What is said depends on the conversation, not on its place among others.
+            let streams: Vec<u64> = ready.iter().map(|ids| hash(ids)).collect();
+            let weights = decoder.frozen();
+            let (eos, sampling) = (tokenizer.eos_ids(), &self.sampling);
+            let drawn = generate(
+                decoder, &weights, &ready, eos, sampling, self.seed, &streams,
+            );
+            match drawn {
+                Ok(drawn) => {
+                    let mut drawn = drawn.into_iter();
+                    results.extend(prompts.into_iter().map(|prompt| {
+                        prompt?;
+                        let said = drawn.next().map(|g| tokenizer.decode(&g.ids));
+                        said_something(&said.unwrap_or_default())
+                    }));
+                }
+                Err(e) => results.extend(part.iter().map(|_| Err(Unscorable(e.to_string())))),
+            }
+        }
+        results
+    }
+}
+
+/// The text, trimmed.
+///
+/// # Errors
+/// When nothing is left.
+pub(crate) fn said_something(text: &str) -> Result<String, Unscorable> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(Unscorable("the model said nothing".to_owned()));
+    }
+    Ok(text.to_owned())
+}
+
+/// FNV-1a.
+fn hash(ids: &[u32]) -> u64 {
+    ids.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, id| {
+        (hash ^ u64::from(*id)).wrapping_mul(0x100_0000_01b3)
+    })
+}
