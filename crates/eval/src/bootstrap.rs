@@ -15,9 +15,10 @@ pub struct Interval {
     pub high: f64,
 }
 
-const RESAMPLES: usize = 2000;
+/// How many samples are drawn.
+pub const RESAMPLES: usize = 2000;
 
-fn check(what: &str, values: &[f64]) -> Result<(), EvalError> {
+pub(crate) fn check(what: &str, values: &[f64]) -> Result<(), EvalError> {
     if values.is_empty() {
         return Err(EvalError::Empty(what.to_owned()));
     }
@@ -30,8 +31,53 @@ fn check(what: &str, values: &[f64]) -> Result<(), EvalError> {
     }
 }
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
+/// A statistic and its interval.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Resampled {
+    /// The interval, from the samples that have a value.
+    pub interval: Interval,
+    /// Samples, of [`RESAMPLES`], that have none: many of them make the interval doubtful.
+    pub undefined: usize,
+}
+
+/// Any statistic of `n` things and its percentile interval: `statistic` gets the indices of the things
+/// that were drawn (with replacement), first `0..n` for the value itself. It says `None` where a sample
+/// leaves it undefined.
+///
+/// # Errors
+/// Without things, or when the statistic of the things themselves or of all samples is undefined.
+pub fn resampled(
+    what: &str,
+    n: usize,
+    seed: u64,
+    mut statistic: impl FnMut(&[usize]) -> Option<f64>,
+) -> Result<Resampled, EvalError> {
+    if n == 0 {
+        return Err(EvalError::Empty(what.to_owned()));
+    }
+    let mut defined = |drawn: &[usize]| statistic(drawn).filter(|v| v.is_finite());
+    let mut drawn: Vec<usize> = (0..n).collect();
+    let undefined = |whose| EvalError::undefined(what, format!("{whose} leave it so"));
+    let value = defined(&drawn).ok_or_else(|| undefined("these data"))?;
+    let mut values: Vec<f64> = (0..RESAMPLES)
+        .filter_map(|i| {
+            let mut rng = CounterRng::new(seed, &[0x626f_6f74, i as u64]);
+            drawn.fill_with(|| rng.below(n));
+            defined(&drawn)
+        })
+        .collect();
+    let last = values.len().checked_sub(1);
+    let last = last.ok_or_else(|| undefined("all samples"))? as f64;
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| values[(last * share).round() as usize];
+    Ok(Resampled {
+        interval: Interval {
+            value,
+            low: at(0.025),
+            high: at(0.975),
+        },
+        undefined: RESAMPLES - values.len(),
+    })
 }
 
 /// The mean and its interval.
@@ -40,20 +86,9 @@ fn mean(values: &[f64]) -> f64 {
 /// Without values, or with one that is not finite.
 pub fn mean_interval(what: &str, values: &[f64], seed: u64) -> Result<Interval, EvalError> {
     check(what, values)?;
-    let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|i| {
-            let mut rng = CounterRng::new(seed, &[0x626f_6f74, i as u64]);
-            let drawn = (0..values.len()).map(|_| values[rng.below(values.len())]);
-            drawn.sum::<f64>() / values.len() as f64
-        })
-        .collect();
-    means.sort_by(f64::total_cmp);
-    let at = |share: f64| means[((RESAMPLES - 1) as f64 * share).round() as usize];
-    Ok(Interval {
-        value: mean(values),
-        low: at(0.025),
-        high: at(0.975),
-    })
+    let mean =
+        |drawn: &[usize]| Some(drawn.iter().map(|i| values[*i]).sum::<f64>() / drawn.len() as f64);
+    Ok(resampled(what, values.len(), seed, mean)?.interval)
 }
 
 /// A share of `count` trials and its 95% score interval (Wilson 1927), for where only the share is

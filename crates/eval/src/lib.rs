@@ -1,5 +1,7 @@
 //! Metrics, their intervals, tables and reports. No tensors, no training.
 
+pub mod agreement;
+pub mod annotator;
 pub mod best_of_n;
 pub mod bootstrap;
 pub mod calibration;
@@ -7,10 +9,12 @@ pub mod comparison;
 pub mod diversity;
 pub mod explained;
 pub mod figure;
+pub mod length_controlled;
 pub mod over_optimisation;
+pub mod paired;
 pub mod report;
 
-pub use bootstrap::{Interval, mean_interval, paired_difference};
+pub use bootstrap::{Interval, mean_interval, paired_difference, resampled};
 pub use comparison::{Comparison, System};
 
 /// What cannot be measured.
@@ -38,6 +42,15 @@ pub enum EvalError {
         /// Where.
         index: usize,
     },
+    /// A value that these data leave undefined, such as an agreement beyond chance where chance
+    /// alone agrees always.
+    #[error("`{what}` is not defined: {reason}")]
+    Undefined {
+        /// What is not defined.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
     /// A figure could not be drawn.
     #[error("figure `{name}`: {reason}")]
     Figure {
@@ -46,4 +59,13 @@ pub enum EvalError {
         /// Why not.
         reason: String,
     },
+}
+
+impl EvalError {
+    fn undefined(what: &str, reason: impl Into<String>) -> Self {
+        Self::Undefined {
+            what: what.to_owned(),
+            reason: reason.into(),
+        }
+    }
 }
