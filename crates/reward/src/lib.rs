@@ -1,14 +1,22 @@
 //! Anything that scores an answer.
 
+mod answer_cache;
+mod chat;
 mod combine;
 mod lab;
 mod model;
+mod pace;
 mod rules;
+mod server;
+mod server_config;
 
+pub use chat::{ChatAnswer, ChatRequest};
 pub use combine::{Clipped, Combine, Ensemble, Weighted};
 pub use lab::LabGold;
 pub use model::RewardModel;
 pub use rules::{Contains, LengthPenalty};
+pub use server::{Server, Usage};
+pub use server_config::{ServerConfig, ServerError};
 
 /// A prompt and an answer, as text and as ids.
 #[derive(Clone, Copy, Debug)]
