@@ -173,7 +173,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             let (rows, seed) = (config.lab_rows(), config.seed);
             let (section, on) = (&config.data, LossOn::Completion);
             let batches = match config.loss {
-                RewardLoss::BradleyTerry { .. } => {
+                RewardLoss::BradleyTerry { .. } | RewardLoss::SoftLabels { .. } => {
                     arguments.look(&policy, rows, section, on, seed, tokenize::pair)?
                 }
                 RewardLoss::Ties { .. } | RewardLoss::PlackettLuce | RewardLoss::AllPairs => {

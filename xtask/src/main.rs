@@ -1,5 +1,6 @@
 //! Togi's command line: `cargo xtask <command>`.
 
+mod ai_feedback;
 mod bench;
 mod bench_algorithms;
 mod device;
@@ -7,12 +8,14 @@ mod export;
 mod fetch;
 mod generate;
 mod inspect;
+mod judge;
 mod progress;
 mod recipe;
 mod score;
 mod scorer;
 mod session;
 mod train;
+mod versus;
 
 use std::process::ExitCode;
 

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::ValueEnum;
 use togi_train::{
+    cai::CaiConfig,
     cispo::Cispo,
     grpo::Grpo,
     gspo::Gspo,
@@ -18,6 +19,7 @@ use togi_train::{
     reinforce_plus_plus::ReinforcePlusPlus,
     remax::Remax,
     reward::RewardConfig,
+    rlaif::RlaifConfig,
     rloo::Rloo,
     rso::RsoConfig,
     sft::SftConfig,
@@ -66,6 +68,10 @@ pub(crate) enum Recipe {
     Slic,
     /// KTO: answers with a thumb up or down.
     Kto,
+    /// AI feedback: a judge labels pairs of the model's answers, and the policy or a reward model learns.
+    Rlaif,
+    /// Constitutional AI: drafts are criticised and revised by principles, then compared by them.
+    Cai,
     /// RSO: preferences among answers of the optimal policy, by rejection sampling.
     Rso,
     /// SimPO: length-normalised, without a reference model.
@@ -84,10 +90,10 @@ pub(crate) trait OnlineVisitor {
 impl Recipe {
     /// True if it draws completions and scores them.
     pub(crate) fn is_online(self) -> bool {
-        use Recipe::{Cpo, Dpo, Ipo, Kto, Orpo, Reward, Rlhf, Sft, Simpo, Slic};
+        use Recipe::{Cai, Cpo, Dpo, Ipo, Kto, Orpo, Reward, Rlaif, Rlhf, Sft, Simpo, Slic};
         !matches!(
             self,
-            Rlhf | Sft | Reward | Dpo | Ipo | Slic | Kto | Simpo | Cpo | Orpo
+            Rlhf | Sft | Reward | Dpo | Ipo | Slic | Kto | Simpo | Cpo | Orpo | Rlaif | Cai
         )
     }
 
@@ -99,7 +105,8 @@ impl Recipe {
     /// The key of the number of updates, which `--max-steps` sets; none for several stages.
     pub(crate) fn steps_key(self) -> Option<&'static str> {
         match self {
-            Self::Rlhf => None,
+            Self::Rlhf | Self::Cai => None,
+            Self::Rlaif => Some("learn.train.max_steps"),
             Self::Rso => Some("preference.train.max_steps"),
             _ if self.is_online() => Some("max_steps"),
             _ => Some("train.max_steps"),
@@ -177,6 +184,22 @@ pub(crate) fn rso_defaults(on_lab: bool) -> RsoConfig {
         lab_defaults::rso()
     } else {
         RsoConfig::default()
+    }
+}
+
+pub(crate) fn rlaif_defaults(on_lab: bool) -> RlaifConfig {
+    if on_lab {
+        lab_defaults::rlaif()
+    } else {
+        RlaifConfig::default()
+    }
+}
+
+pub(crate) fn cai_defaults(on_lab: bool) -> CaiConfig {
+    if on_lab {
+        lab_defaults::cai()
+    } else {
+        CaiConfig::default()
     }
 }
 

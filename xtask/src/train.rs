@@ -25,7 +25,9 @@ use togi_train::{
 };
 
 use crate::{
-    InputError, device,
+    InputError,
+    ai_feedback::{run_cai, run_rlaif},
+    device,
     progress::Bars,
     recipe::{
         OnlineVisitor, Recipe, kto_defaults, ppo_defaults, preference_defaults, reward_defaults,
@@ -58,6 +60,10 @@ pub(crate) struct TrainArguments {
     valid: Vec<String>,
     #[command(flatten)]
     pub(crate) scorer: RewardArguments,
+    /// Who compares answers (rlaif, cai): `lab`, `self`, a reward model, a language model, or the address
+    /// of a chat server such as http://localhost:8000/v1.
+    #[arg(long, value_name = "SRC")]
+    pub(crate) judge: Option<String>,
     /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU.
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
@@ -101,7 +107,7 @@ impl TrainArguments {
 
     /// Opens the run folder. Its `config.toml` says where model and data came from too, as a
     /// comment, so that a resumed run with others is refused.
-    fn open<C: RecipeConfig>(&self, config: &C) -> Result<Session> {
+    pub(crate) fn open<C: RecipeConfig>(&self, config: &C) -> Result<Session> {
         let recipe = self.recipe.name();
         let out = self
             .out
@@ -116,6 +122,9 @@ impl TrainArguments {
             ));
             for file in &self.valid {
                 text.push_str(&format!(" --valid {file}"));
+            }
+            if let Some(judge) = &self.judge {
+                text.push_str(&format!(" --judge {judge}"));
             }
             if self.recipe.is_online() {
                 text.push_str(&format!(" {}", self.scorer.text()));
@@ -163,6 +172,11 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
     // A device that is not there is said before a folder is made.
     device::parse(&arguments.device)?;
     let on_lab = arguments.on_lab();
+    let judged = matches!(arguments.recipe, Recipe::Rlaif | Recipe::Cai);
+    if arguments.judge.is_some() && !judged {
+        let text = "--judge: only rlaif and cai ask a judge";
+        return Err(InputError(text.to_owned()).into());
+    }
     if let Some(done) = arguments.recipe.online(on_lab, Online(arguments)) {
         return done;
     }
@@ -173,6 +187,8 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
         Recipe::Ppo => run_ppo(arguments),
         Recipe::Kto => run_kto(arguments),
         Recipe::Rso => run_rso(arguments),
+        Recipe::Rlaif => run_rlaif(arguments),
+        Recipe::Cai => run_cai(arguments),
         recipe => run_preference(arguments, &preference_defaults(recipe, on_lab)),
     }
 }

@@ -1,17 +1,26 @@
 //! Anything that scores an answer.
 
+mod answer_cache;
+mod chat;
 mod combine;
 pub mod critic;
 pub mod judge;
 mod lab;
 mod model;
 pub mod oracle;
+mod pace;
 mod rules;
+mod server;
+mod server_config;
+pub mod server_oracle;
 
+pub use chat::{ChatAnswer, ChatRequest};
 pub use combine::{Clipped, Combine, Ensemble, Weighted};
 pub use lab::LabGold;
 pub use model::RewardModel;
 pub use rules::{Contains, LengthPenalty};
+pub use server::{Server, Usage};
+pub use server_config::{ServerConfig, ServerError};
 
 /// A prompt and an answer, as text and as ids.
 #[derive(Clone, Copy, Debug)]

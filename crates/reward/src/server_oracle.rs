@@ -73,11 +73,27 @@ impl Oracle for ServerOracle {
             })
             .collect();
         let answers = self.server.ask(&requests).into_iter();
-        answers.map(|answer| said_something(&answer?.text)).collect()
+        answers
+            .map(|answer| said_something(&answer?.text))
+            .collect()
     }
 
     fn usage(&self) -> String {
-        self.server.usage().to_string()
+        let used = self.server.usage();
+        let mut text = format!(
+            "{}: {} requests ({} sent again), {} answers from the cache, {} failed; {} tokens in, {} out",
+            self.name(),
+            used.requests,
+            used.retries,
+            used.cached,
+            used.failed,
+            used.tokens_in,
+            used.tokens_out
+        );
+        if used.cost > 0.0 {
+            text.push_str(&format!("; cost {:.4}", used.cost));
+        }
+        text
     }
 }
 
@@ -86,7 +102,9 @@ fn chances(answer: &ChatAnswer, labels: &[String]) -> Result<Vec<f64>, Unscorabl
     // A label may come as several tokens, with a space before it or not, in either case.
     let place = |token: &str| {
         let token = token.trim();
-        labels.iter().position(|label| label.eq_ignore_ascii_case(token))
+        labels
+            .iter()
+            .position(|label| label.eq_ignore_ascii_case(token))
     };
     let mut weights = vec![0.0; labels.len()];
     for (token, logp) in &answer.first_token {
@@ -109,7 +127,10 @@ fn chances(answer: &ChatAnswer, labels: &[String]) -> Result<Vec<f64>, Unscorabl
         }
         _ => {
             let text: String = answer.text.trim().chars().take(80).collect();
-            let reason = format!("the judge answered `{text}`, not one of {}", labels.join(", "));
+            let reason = format!(
+                "the judge answered `{text}`, not one of {}",
+                labels.join(", ")
+            );
             Err(Unscorable(reason))
         }
     }
@@ -135,7 +156,10 @@ mod tests {
             chances(&answer, &labels)
         };
         let half = 0.5_f64.ln();
-        let some = answer("A", &[("A", half), (" B", 0.2_f64.ln()), ("The", 0.3_f64.ln())]);
+        let some = answer(
+            "A",
+            &[("A", half), (" B", 0.2_f64.ln()), ("The", 0.3_f64.ln())],
+        );
         let some = some.unwrap();
         assert!((some[0] - 5.0 / 7.0).abs() < 1e-12 && (some[1] - 2.0 / 7.0).abs() < 1e-12);
         // "a" and " A" are the same label.

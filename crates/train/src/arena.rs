@@ -2,7 +2,7 @@
 
 use togi_data::{
     PromptSample, Tokenizer,
-    lab::{self, Split, is_refusal},
+    lab::{self, LabPrompt, Split, is_refusal},
 };
 use togi_eval::{Comparison, System, diversity};
 use togi_policy::{Decoder, Finish, Policy, Sampling};
@@ -116,6 +116,12 @@ impl Arena<'_> {
             &|r| says_no(&r.text)
         };
         metrics.push(("refusals".to_owned(), share(refused)));
+        if self.gold {
+            let violates = |r: &Rollout| {
+                LabPrompt::parse(&r.prompt).is_ok_and(|prompt| lab::violates(&prompt, &r.text))
+            };
+            metrics.push(("violations".to_owned(), share(&violates)));
+        }
         let texts: Vec<&str> = drawn.iter().map(|r| r.text.as_str()).collect();
         let vocabulary = tokenizer.vocab_size();
         Ok(System {

@@ -99,6 +99,10 @@ impl RecipeConfig for CaiConfig {
         self.label.validate()?;
         self.judge.validate()?;
         self.preference.validate()?;
+        if self.sft.data != self.preference.data {
+            let reason = "is not read: prompts are read as preference.data says";
+            return Err(TrainError::config("sft.data", reason));
+        }
         let defaults = PreferenceConfig::default();
         for (key, unread) in [
             ("sft.seed", self.sft.seed != 0),

@@ -4,12 +4,15 @@
 use togi_policy::Sampling;
 
 use crate::{
+    ai_labels::LabelConfig,
+    cai::CaiConfig,
     config::{DataSection, LoopSection, OptimSection},
     kto::KtoConfig,
     online::{OnlineAlgorithm, OnlineConfig},
     ppo::PpoConfig,
     preference::{PreferenceConfig, PreferenceLoss},
-    reward::RewardConfig,
+    reward::{RewardConfig, RewardLoss},
+    rlaif::{Learn, RlaifConfig},
     rso::RsoConfig,
     schedule::Schedule,
     sft::SftConfig,
@@ -143,6 +146,54 @@ pub fn rso() -> RsoConfig {
         candidates: 16,
         sampling: sampling(),
         preference: preference(config.preference.clone()),
+        ..config
+    }
+}
+
+/// Pairs of answers for a judge: as many as an online recipe's completions.
+fn label() -> LabelConfig {
+    LabelConfig {
+        prompts: 6400,
+        sampling: sampling(),
+        batch_size: 128,
+        ..LabelConfig::default()
+    }
+}
+
+/// RLAIF: 6,400 pairs, seen twice.
+pub fn rlaif() -> RlaifConfig {
+    let loss = PreferenceLoss::SoftLabels { beta: 0.1 };
+    RlaifConfig {
+        label: label(),
+        learn: Learn::Policy(preference(PreferenceConfig::with(loss))),
+        ..RlaifConfig::default()
+    }
+}
+
+/// What RLAIF's reward model starts from.
+pub fn rlaif_reward() -> RewardConfig {
+    RewardConfig {
+        loss: RewardLoss::SoftLabels { centering: 0.01 },
+        train: steps(200, 64),
+        ..reward()
+    }
+}
+
+/// Constitutional AI: 6,400 answers revised, 6,400 pairs compared.
+pub fn cai() -> CaiConfig {
+    let config = CaiConfig::default();
+    let preference = preference(config.preference.clone());
+    CaiConfig {
+        prompts: 6400,
+        sampling: sampling(),
+        batch_size: 128,
+        sft: SftConfig {
+            train: steps(200, 64),
+            data: preference.data.clone(),
+            ..sft()
+        },
+        label: label(),
+        preference,
         ..config
     }
 }

@@ -8,7 +8,7 @@ use togi_policy::Decoder;
 
 use crate::{
     ai_labels::{LabelConfig, Labelled},
-    config::RecipeConfig,
+    config::{DataSection, RecipeConfig},
     error::TrainError,
     judge_config::JudgeConfig,
     metrics::{Event, Row},
@@ -39,6 +39,16 @@ pub enum Learn {
     Policy(PreferenceConfig),
     /// A reward model.
     RewardModel(RewardConfig),
+}
+
+impl Learn {
+    /// How the prompts are read.
+    pub fn data(&self) -> &DataSection {
+        match self {
+            Self::Policy(config) => &config.data,
+            Self::RewardModel(config) => &config.data,
+        }
+    }
 }
 
 impl Default for RlaifConfig {

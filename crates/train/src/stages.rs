@@ -158,7 +158,10 @@ pub(crate) fn split(data: &DataSource, seed: u64, stage: u64) -> u64 {
 }
 
 /// Runs a stage and saves its model, or loads what an earlier run of it saved.
-pub(crate) fn stage(
+///
+/// # Errors
+/// As the work; files that cannot be written or read.
+pub fn stage(
     run: &RunFolder,
     name: &str,
     seed: u64,

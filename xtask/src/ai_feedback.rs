@@ -1,0 +1,289 @@
+//! `cargo xtask train rlaif` and `cai`: preferences by a judge, revisions by a critic.
+
+use anyhow::Result;
+use togi_data::{LossOn, PromptSample, Tokenizer, tokenize};
+use togi_eval::{Comparison, comparison::plain, report::Report};
+use togi_policy::Policy;
+use togi_reward::{
+    critic::{Critic, LabCritic, OracleCritic},
+    judge::Judge,
+};
+use togi_train::{
+    Event, Observer,
+    ai_labels::label,
+    arena::{Arena, lab_prompts},
+    cai::{self, CaiConfig, LabPrincipleJudge},
+    data::{DataSource, LabRows, check},
+    judge_config::{JudgeConfig, JudgeSource},
+    rlaif::{self, Learn, RlaifConfig},
+    stages,
+};
+
+use crate::{
+    InputError, judge,
+    recipe::{cai_defaults, rlaif_defaults},
+    session::Session,
+    train::TrainArguments,
+    versus::Versus,
+};
+
+impl TrainArguments {
+    /// The judge that was named; on the lab its annotators, else the model itself.
+    fn judge_spec(&self) -> &str {
+        let own = if self.on_lab() { "lab" } else { "self" };
+        self.judge.as_deref().unwrap_or(own)
+    }
+
+    /// # Errors
+    /// When the lab's judge is to compare answers to prompts that are not the lab's.
+    fn check_judge(&self, source: &DataSource) -> Result<()> {
+        if judge::is_lab(self.judge_spec()) && *source != DataSource::Lab {
+            let text = "--judge lab: knows only the lab's prompts; with --data FILE give `self`, a \
+                        reward model, a language model, or the address of a chat server";
+            return Err(InputError(text.to_owned()).into());
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn run_rlaif(arguments: &TrainArguments) -> Result<()> {
+    let config: RlaifConfig = arguments.resolve(&rlaif_defaults(arguments.on_lab()))?;
+    let (source, seed) = (arguments.source()?, config.seed);
+    arguments.check_judge(&source)?;
+    check(&source, &LabRows::Prompts, config.learn.data())?;
+    let mut session = arguments.open(&config)?;
+    let mut policy = session.start(arguments, seed)?;
+    let spec = judge::parse(arguments.judge_spec(), &policy, &session.device, seed)?;
+    let judge = config.judge.build(spec, seed)?;
+    let start = policy.clone();
+    let prompts = session.read(
+        &source,
+        LabRows::Prompts,
+        config.learn.data(),
+        LossOn::Completion,
+        &policy,
+        seed,
+        tokenize::prompt,
+    )?;
+    let mut stage = session.stage(seed);
+    let Policy { decoder, tokenizer } = &mut policy;
+    let asked = &prompts.train;
+    let labelled = label(
+        &mut stage,
+        decoder,
+        tokenizer,
+        &*judge,
+        asked,
+        &config.label,
+    )?;
+    match &config.learn {
+        Learn::RewardModel(settings) => {
+            *decoder = decoder.with_score_head(Some(seed))?;
+            let last = rlaif::learn_reward(&mut stage, decoder, &labelled, settings)?;
+            session.finish_run(&policy, None, last, arguments, seed)
+        }
+        Learn::Policy(settings) => {
+            rlaif::learn_policy(&mut stage, decoder, &labelled, settings)?;
+            session.save(&policy, arguments, seed)?;
+            let models = [("start", &start), (&*session.recipe.clone(), &policy)];
+            let ending = Ending {
+                source: &source,
+                held_out: &prompts.valid,
+                judge: &*judge,
+                note: labelled.summary(),
+            };
+            ending.finish(session, arguments, &models, seed)
+        }
+    }
+}
+
+pub(crate) fn run_cai(arguments: &TrainArguments) -> Result<()> {
+    let config: CaiConfig = arguments.resolve(&cai_defaults(arguments.on_lab()))?;
+    let (source, seed) = (arguments.source()?, config.seed);
+    arguments.check_judge(&source)?;
+    check(&source, &LabRows::Prompts, &config.preference.data)?;
+    let on_lab = source == DataSource::Lab;
+    let principles = config.principles(on_lab)?;
+    let mut session = arguments.open(&config)?;
+    let policy = session.start(arguments, seed)?;
+    let device = session.device.clone();
+    let spec = || judge::parse(arguments.judge_spec(), &policy, &device, seed);
+    let critic: Box<dyn Critic> = match spec()? {
+        JudgeSource::Lab => Box::new(LabCritic(togi_data::lab::Critic {
+            seed,
+            overlooks: config.lab_overlooks,
+        })),
+        speaking => Box::new(OracleCritic {
+            oracle: config.judge.oracle(speaking, seed)?,
+        }),
+    };
+    let judge: Box<dyn Judge> = match spec()? {
+        JudgeSource::Lab => Box::new(LabPrincipleJudge {
+            principles: principles.clone(),
+            noise: config.judge.annotators.noise,
+            seed,
+        }),
+        speaking => {
+            let criteria = principles.iter().map(|p| p.preference.clone()).collect();
+            let settings = JudgeConfig {
+                criteria,
+                ..config.judge.clone()
+            };
+            settings.build(speaking, seed)?
+        }
+    };
+    let prompts = session.read(
+        &source,
+        LabRows::Prompts,
+        &config.preference.data,
+        LossOn::Completion,
+        &policy,
+        seed,
+        tokenize::prompt,
+    )?;
+    let asked = &prompts.train;
+    let Session { run, bars, .. } = &mut session;
+    let revised = stages::stage(run, "revisions", seed ^ 20, &device, bars, |stage| {
+        let Policy {
+            mut decoder,
+            tokenizer,
+        } = policy.clone();
+        let chains = cai::chains(
+            stage,
+            &decoder,
+            &tokenizer,
+            &*critic,
+            &principles,
+            asked,
+            &config,
+        )?;
+        let share = config.label.valid_fraction;
+        let (train, valid) = cai::samples(&chains, asked, &tokenizer, share)?;
+        cai::learn_revisions(stage, &mut decoder, (&train, &valid), &config.sft)?;
+        decoder.merge_lora();
+        Ok(Policy::new(decoder, tokenizer, "the run")?)
+    })?;
+    let mut tuned = revised.clone();
+    let mut stage = session.stage(seed);
+    let Policy { decoder, tokenizer } = &mut tuned;
+    let labelled = label(
+        &mut stage,
+        decoder,
+        tokenizer,
+        &*judge,
+        asked,
+        &config.label,
+    )?;
+    rlaif::learn_policy(&mut stage, decoder, &labelled, &config.preference)?;
+    // The adapter belongs to the model that has learnt the revisions.
+    tuned.decoder.merge_lora();
+    session.save(&tuned, arguments, seed)?;
+    let models = [("start", &policy), ("revisions", &revised), ("cai", &tuned)];
+    let ending = Ending {
+        source: &source,
+        held_out: &prompts.valid,
+        judge: &*judge,
+        note: labelled.summary(),
+    };
+    ending.finish(session, arguments, &models, seed)
+}
+
+/// What models are compared on at the end of a run.
+struct Ending<'a> {
+    source: &'a DataSource,
+    held_out: &'a [PromptSample],
+    judge: &'a dyn Judge,
+    note: String,
+}
+
+impl Ending<'_> {
+    /// Compares the models, the first of which is where the run started, and writes the report: by the true
+    /// reward on the lab, by the judge elsewhere.
+    fn finish(
+        self,
+        session: Session,
+        arguments: &TrainArguments,
+        models: &[(&str, &Policy)],
+        seed: u64,
+    ) -> Result<()> {
+        let mut session = session;
+        let title = format!("train {}", session.recipe);
+        if arguments.compare == 0 {
+            let summary = self.note;
+            return session.finish(Report {
+                title,
+                summary,
+                ..Report::default()
+            });
+        }
+        let (_, start) = models[0];
+        let on_lab = *self.source == DataSource::Lab;
+        let sampling = match on_lab {
+            true => togi_train::lab_defaults::sampling(),
+            false => togi_policy::Sampling::default(),
+        };
+        let asked = self.asked(&start.tokenizer, arguments.compare, seed, on_lab)?;
+        if asked.is_empty() {
+            session.bars.on(Event::Message(
+                "no prompt is held out to compare the models on: give --valid FILE",
+            ));
+            let summary = self.note;
+            return session.finish(Report {
+                title,
+                summary,
+                ..Report::default()
+            });
+        }
+        let arena = Arena {
+            prompts: &asked,
+            reference: &start.decoder,
+            proxy: None,
+            gold: on_lab,
+            sampling: &sampling,
+            seed,
+        };
+        let comparison: Comparison = arena.compare(models)?;
+        println!("\n{}", plain(&comparison.table()?));
+        let (name, _) = models[models.len() - 1];
+        let mut summary = String::new();
+        if on_lab {
+            for metric in ["gold reward", "violations"] {
+                let change = comparison.difference(metric, name, "start")?;
+                summary.push_str(&format!(
+                    "{name}'s {metric}: {:+.3} over start's (95% interval {:+.3} to {:+.3}, paired over {} \
+                     prompts).\n",
+                    change.value,
+                    change.low,
+                    change.high,
+                    asked.len()
+                ));
+            }
+        } else {
+            let versus = Versus::of(self.judge, &comparison, name, "start", seed)?;
+            summary.push_str(&versus.summary());
+            summary.push('\n');
+        }
+        summary.push_str(&self.note);
+        let path = session.run.path().join("comparison.json");
+        std::fs::write(&path, serde_json::to_vec(&comparison)?)?;
+        session.finish(Report {
+            title,
+            summary,
+            comparison: Some(comparison),
+            ..Report::default()
+        })
+    }
+
+    fn asked(
+        &self,
+        tokenizer: &Tokenizer,
+        count: usize,
+        seed: u64,
+        on_lab: bool,
+    ) -> Result<Vec<PromptSample>> {
+        if on_lab {
+            return Ok(lab_prompts(tokenizer, count, seed)?);
+        }
+        Ok(self.held_out.iter().take(count).cloned().collect())
+    }
+}

@@ -1,0 +1,44 @@
+//! `--judge`: who compares answers.
+
+use anyhow::Result;
+use burn::tensor::Device;
+use togi_policy::{Head, ModelConfig, Policy, source::Source};
+use togi_reward::RewardModel;
+use togi_train::judge_config::JudgeSource;
+
+use crate::InputError;
+
+/// What a `--judge` is, by its text alone: whether it is the lab's, or one that costs.
+pub(crate) fn is_lab(spec: &str) -> bool {
+    spec == "lab"
+}
+
+/// Reads a judge: `lab`, `self`, the address of a chat server, the folder of a reward model or of a language
+/// model. `own` is the model that `self` means.
+pub(crate) fn parse(spec: &str, own: &Policy, device: &Device, seed: u64) -> Result<JudgeSource> {
+    if is_lab(spec) {
+        return Ok(JudgeSource::Lab);
+    }
+    if spec == "self" {
+        return Ok(JudgeSource::Model(Box::new(own.clone())));
+    }
+    if spec.starts_with("http://") || spec.starts_with("https://") {
+        return Ok(JudgeSource::Server(spec.to_owned()));
+    }
+    let model = Source::parse(spec)?.load(device, seed)?;
+    if ModelConfig::head_of(&model.decoder.params) != Head::Score {
+        return Ok(JudgeSource::Model(Box::new(model)));
+    }
+    let (theirs, ours) = (model.decoder.config.vocab_size, own.tokenizer.ids_end());
+    if theirs < ours {
+        let text = format!(
+            "--judge {spec}: its vocabulary of {theirs} is not the policy's of {ours}; a reward model \
+             reads the policy's tokens"
+        );
+        return Err(InputError(text).into());
+    }
+    Ok(JudgeSource::Reward(Box::new(RewardModel::new(
+        model.decoder,
+        16,
+    ))))
+}
