@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -14,13 +15,19 @@ use crate::{ChatAnswer, ServerError};
 
 /// A JSONL file of answers. Each is appended as it comes, in one write, so that a killed run leaves
 /// at most its last line torn; several servers and processes may share the file.
-#[derive(Debug)]
 pub(crate) struct AnswerCache {
     path: PathBuf,
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for AnswerCache {
+    /// Its path: the answers are many.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = f.debug_struct("AnswerCache");
+        text.field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 struct State {
     file: File,
     /// As far as the file has been read: the end of its last whole line.
@@ -65,8 +72,8 @@ impl AnswerCache {
         Some(answer)
     }
 
-    /// Keeps an answer and returns it as a later run will read it: numbers that JSON rounds are
-    /// then the same in both.
+    /// Keeps an answer and returns it as a later run will read it: `serde_json` may be off by a last
+    /// digit each time it reads a number.
     pub(crate) fn keep(&self, key: &str, answer: ChatAnswer) -> Result<ChatAnswer, ServerError> {
         let key = key.to_owned();
         let invalid = |e: serde_json::Error| ServerError::io(&self.path)(e.into());

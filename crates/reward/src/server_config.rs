@@ -24,7 +24,7 @@ pub struct ServerConfig {
     pub retries: u32,
     /// Seconds before the first time it is sent again, doubled each time up to a minute; a random
     /// part of up to half is taken off (default: 1). A server's `Retry-After` is waited for if that
-    /// is longer.
+    /// is longer, up to five minutes.
     pub backoff_s: f64,
     /// Requests that are under way at a time, in each call of [`Server::ask`](crate::Server::ask) (default: 8).
     pub concurrency: usize,
@@ -71,8 +71,11 @@ impl ServerConfig {
             return Err(wrong("url", "begins with neither http:// nor https://"));
         }
         // The address is in errors and decides the cache's keys: no secrets in it.
-        if uri.authority().is_none_or(|a| a.as_str().contains('@')) || uri.query().is_some() {
-            return Err(wrong("url", "has a user, a password or a query"));
+        if self.url.contains(['@', '?', '#']) {
+            return Err(wrong(
+                "url",
+                "has a user, a password, a query or a fragment",
+            ));
         }
         if self.model.trim().is_empty() {
             return Err(wrong("model", "is missing"));

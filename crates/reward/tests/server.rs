@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{Shutdown, TcpListener, TcpStream},
     path::Path,
     sync::{
@@ -254,9 +254,9 @@ fn why(result: Result<ChatAnswer, Unscorable>, needles: &[&str]) -> String {
     text
 }
 
+/// The texts of answers that all came.
 fn texts(answers: &Answers) -> Vec<&str> {
-    let text = |a: &'_ Result<ChatAnswer, Unscorable>| a.as_ref().is_ok();
-    assert!(answers.iter().all(text), "{answers:?}");
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     answers.iter().flatten().map(|a| a.text.as_str()).collect()
 }
 
@@ -326,6 +326,11 @@ fn answers_are_in_order_and_so_many_at_a_time() {
 fn retry_after_is_honoured() {
     let chat = Chat::start(|text, before| match (text, before) {
         ("busy", 0) => Act::Send(429, "Retry-After: 1\r\n", "{}".to_owned()),
+        ("dated", 0) => Act::Send(
+            503,
+            "Retry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
+            "{}".to_owned(),
+        ),
         ("tomorrow", _) => Act::Send(429, "Retry-After: 86400\r\n", "full".to_owned()),
         _ => echo(text),
     });
@@ -333,15 +338,35 @@ fn retry_after_is_honoured() {
     assert_eq!(one(&server, "busy").unwrap().text, "to busy");
     let came = chat.came();
     let gap = came[1].at - came[0].at;
-    assert!(gap >= Duration::from_millis(990), "{gap:?}");
+    assert!(gap >= Duration::from_secs(1), "{gap:?}");
     assert!(gap < Duration::from_secs(3), "{gap:?}");
     let usage = server.usage();
     assert_eq!((usage.requests, usage.retries, usage.failed), (2, 1, 0));
+    // A date that has passed asks for no wait.
+    assert_eq!(one(&server, "dated").unwrap().text, "to dated");
     why(
         one(&server, "tomorrow"),
         &["429", "full", "asks to wait 86400 s"],
     );
-    assert_eq!(chat.came().len(), 3);
+    assert_eq!(chat.came().len(), 5);
+}
+
+#[test]
+fn all_wait_while_the_server_asks_to_wait() {
+    let chat = Chat::start(|text, _| match text {
+        "busy" => Act::Send(429, "Retry-After: 0.5\r\n", "{}".to_owned()),
+        _ => echo(text),
+    });
+    let config = ServerConfig {
+        retries: 0,
+        ..chat.config()
+    };
+    let server = Server::new(config).unwrap();
+    why(one(&server, "busy"), &["429"]);
+    assert!(server.ask(&requests(3)).iter().all(Result::is_ok));
+    let came = chat.came();
+    let late = |r: &Came| r.at - came[0].at >= Duration::from_millis(500);
+    assert!(came.len() == 4 && came[1..].iter().all(late));
 }
 
 #[test]
@@ -433,6 +458,7 @@ fn what_lasts_is_not_sent_again_and_the_key_is_not_shown() {
     }
     let shown = format!("{server:?}");
     assert!(!shown.contains(KEY), "{shown}");
+    assert!(shown.contains("answers.jsonl"), "{shown}");
     let kept = fs::read_to_string(&cache).unwrap();
     assert!(!kept.is_empty() && !kept.contains(KEY), "{kept}");
 }
@@ -501,7 +527,7 @@ fn a_slow_server_is_given_up() {
         why(one(&server, text), &["within 0.3 s", "sent 2 times"]);
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(590), "{text}: {took:?}");
-        assert!(took < Duration::from_millis(1500), "{text}: {took:?}");
+        assert!(took < Duration::from_millis(2500), "{text}: {took:?}");
     }
     assert_eq!(one(&server, "well").unwrap().text, "to well");
 }
@@ -528,18 +554,20 @@ fn connections_that_break() {
     assert_eq!(nobody.usage().requests, 3);
 }
 
-/// A completion with log-probabilities that JSON's shortest forms do not all hit exactly.
+/// `A` at 0.9, `B` at 0.1, and one that `serde_json` reads as another number each time that it is
+/// written and read.
 fn with_logprobs() -> Act {
+    let top = json!([
+        {"token": "A", "logprob": 0.9_f64.ln(), "bytes": [65]},
+        {"token": "B", "logprob": 0.1_f64.ln(), "bytes": [66]},
+        {"token": "C", "logprob": -1.428_568_744_044_192_3e-7, "bytes": null},
+    ]);
     let body = json!({
         "choices": [{
             "message": {"role": "assistant", "content": "A."},
             "finish_reason": "length",
             "logprobs": {"content": [
-                {"token": "A", "logprob": -0.105, "bytes": [65], "top_logprobs": [
-                    {"token": "A", "logprob": -0.105_360_515_657_826_28, "bytes": [65]},
-                    {"token": "B", "logprob": -2.302_585_092_994_045_5, "bytes": [66]},
-                    {"token": "C", "logprob": -9999.0, "bytes": null},
-                ]},
+                {"token": "A", "logprob": 0.9_f64.ln(), "bytes": [65], "top_logprobs": top},
                 {"token": ".", "logprob": -0.5, "top_logprobs": [
                     {"token": ".", "logprob": -0.5},
                 ]},
@@ -557,7 +585,7 @@ fn log_probabilities_of_the_first_token() {
     let names: Vec<&str> = answer.first_token.iter().map(|t| t.0.as_str()).collect();
     assert_eq!(names, ["A", "B", "C"]);
     let near = |i: usize, x: f64| (answer.first_token[i].1 - x).abs() < 1e-12;
-    assert!(near(0, 0.9_f64.ln()) && near(1, 0.1_f64.ln()) && near(2, -9999.0));
+    assert!(near(0, 0.9_f64.ln()) && near(1, 0.1_f64.ln()) && near(2, -1.428_568_744e-7));
     assert_eq!((answer.tokens_in, answer.tokens_out), (0, 0));
 }
 
@@ -625,6 +653,10 @@ fn a_second_run_asks_only_for_what_is_missing() {
     assert_eq!(server.usage().requests, 1);
     assert_eq!(fs::read(&path).unwrap(), whole);
     drop(server);
+    let long = format!("{{\"key\":\"{}", "x".repeat(5000));
+    fs::write(&path, [&whole, long.as_bytes()].concat()).unwrap();
+    drop(chat.cached(&path).unwrap());
+    assert_eq!(fs::read(&path).unwrap(), whole);
 
     // Another model's answers are others.
     let other = ServerConfig {
@@ -680,13 +712,15 @@ fn requests_a_minute_are_limited_whatever_the_concurrency() {
         ..chat.config()
     };
     let server = Server::new(config).unwrap();
+    let start = Instant::now();
     assert!(server.ask(&requests(8)).iter().all(Result::is_ok));
     let came = chat.came();
     assert_eq!(came.len(), 9);
     // Eight gaps of 100 ms: what is sent again waits its turn too.
-    let took = came.iter().map(|r| r.at).max().unwrap() - came[0].at;
-    assert!(took >= Duration::from_millis(750), "{took:?}");
+    let took = came.iter().map(|r| r.at).max().unwrap() - start;
+    assert!(took >= Duration::from_millis(800), "{took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(server.usage().retries, 1);
 }
 
 #[test]
@@ -723,6 +757,7 @@ fn configurations_that_cannot_be() {
         "ftp://x/v1",
         "http://a:b@x/v1",
         "http://x/v1?k=1",
+        "http://x/v1#k",
     ] {
         check(&|c| c.url = url.to_owned(), "`url`");
     }
