@@ -9,6 +9,7 @@ pub mod comparison;
 pub mod diversity;
 pub mod explained;
 pub mod figure;
+pub mod ifeval;
 pub mod length_controlled;
 pub mod over_optimisation;
 pub mod paired;
@@ -56,6 +57,24 @@ pub enum EvalError {
     Figure {
         /// The figure.
         name: String,
+        /// Why not.
+        reason: String,
+    },
+    /// An instruction that no program can check.
+    #[error("instruction `{id}`: `{field}` {reason}")]
+    Instruction {
+        /// Its id.
+        id: String,
+        /// The argument that is wrong.
+        field: String,
+        /// Why.
+        reason: String,
+    },
+    /// A line of a set of prompts that cannot be read.
+    #[error("line {number}: {reason}")]
+    Line {
+        /// Which one, from 1.
+        number: usize,
         /// Why not.
         reason: String,
     },

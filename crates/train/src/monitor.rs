@@ -79,7 +79,7 @@ impl Default for MonitorConfig {
             entropy_floor: 0.25,
             diversity_floor: 0.5,
             disagreement_rise: 2.0,
-            explained_by_form: 0.6,
+            explained_by_form: 0.2,
             fitted_fall: 0.05,
             gold_fall: 0.05,
         }
@@ -189,8 +189,8 @@ pub(crate) struct Monitor {
     form: VecDeque<Moments>,
     /// KL and reliable reward of each step.
     curve: Vec<(f64, f64)>,
-    /// The best held-out gold, and the reward there.
-    best: Option<(f64, f64)>,
+    /// The gold scores of the best look at held-out prompts, and the mean reward there.
+    best: Option<(Vec<f64>, f64)>,
     /// Signals that are beyond their threshold.
     raised: BTreeSet<String>,
 }
@@ -244,9 +244,9 @@ impl Monitor {
         self.curve.push((seen.kl, reliable));
         let fit = self.fit(config.window);
         if let Some((fit, _)) = &fit
-            && let Some(turn) = fit.turning_point().filter(|kl| kl.is_finite())
+            && let Some(turn) = fit.turning_point().filter(|kl| *kl < FAR)
         {
-            row.set("monitor/turning_kl", turn.min(1e6));
+            row.set("monitor/turning_kl", turn);
         }
         let mut alarms = Vec::new();
         if config.action == AlarmAction::Log {
@@ -337,26 +337,34 @@ impl Monitor {
         Some((fit, mean(last.iter().map(|point| point.0))))
     }
 
-    /// Compares a look at held-out prompts with the best one so far.
+    /// Compares a look at held-out prompts, whose gold scores are given, with the best one so far. A fall
+    /// that chance explains (one-sided, at 5%, paired over the prompts) is none.
     pub(crate) fn look(
         &mut self,
         config: &MonitorConfig,
         (stage, step): (&str, u64),
+        golds: &[f64],
         look: &mut Row,
     ) -> Vec<Alarm> {
-        let (Some(gold), Some(proxy)) = (look.get("val/gold"), look.get("val/scores")) else {
+        let Some(proxy) = look.get("val/scores").filter(|_| !golds.is_empty()) else {
             return Vec::new();
         };
-        let (best, there) = *self.best.get_or_insert((gold, proxy));
+        let gold = mean(golds.iter().copied());
+        let (best_golds, there) = self.best.get_or_insert_with(|| (golds.to_vec(), proxy));
+        let (best, there) = (mean(best_golds.iter().copied()), *there);
+        let lost: Vec<f64> = best_golds.iter().zip(golds).map(|(a, b)| a - b).collect();
         if gold >= best {
-            self.best = Some((gold, proxy));
+            self.best = Some((golds.to_vec(), proxy));
             self.raised.remove("gold");
             return Vec::new();
         }
         let fall = (best - gold) / best.abs().max(1e-9);
         look.set("monitor/gold_fall", fall);
+        let n = lost.len() as f64;
+        let variance = mean(lost.iter().map(|x| (x - (best - gold)).powi(2)));
+        let sure = best - gold > ONE_SIDED * (variance / (n - 1.0).max(1.0)).sqrt();
         let limit = config.gold_fall;
-        let quiet = config.action == AlarmAction::Log || limit == 0.0;
+        let quiet = config.action == AlarmAction::Log || limit == 0.0 || !sure;
         if quiet || fall <= limit || proxy < there || !self.raised.insert("gold".to_owned()) {
             return Vec::new();
         }
@@ -374,6 +382,12 @@ impl Monitor {
         }]
     }
 }
+
+/// The 95th percentile of the normal distribution.
+const ONE_SIDED: f64 = 1.645;
+
+/// A turning point at a KL beyond this is none.
+const FAR: f64 = 1e3;
 
 /// How well a curve has to fit before it is believed: R².
 const FIT: f64 = 0.8;
@@ -594,9 +608,13 @@ mod tests {
 
         let mut look = |gold: f64, proxy: f64| {
             let mut row = Row::default();
-            row.set("val/gold", gold);
             row.set("val/scores", proxy);
-            run.monitor.look(&run.config, ("ppo", 60), &mut row).len()
+            // A little noise, the same at each look.
+            let golds: Vec<f64> = (0..64)
+                .map(|i| gold + f64::from(i % 2) * 0.1 - 0.05)
+                .collect();
+            let place = ("ppo", 60);
+            run.monitor.look(&run.config, place, &golds, &mut row).len()
         };
         let looks = [(0.6, 1.0), (0.7, 2.0), (0.69, 2.1), (0.6, 3.0), (0.5, 4.0)];
         assert_eq!(
@@ -605,6 +623,12 @@ mod tests {
         );
         // A fall together with the reward is no hacking.
         assert_eq!(look(0.9, 5.0) + look(0.5, 4.0), 0);
+        // Nor is one that a few prompts make.
+        let mut row = Row::default();
+        row.set("val/scores", 9.0);
+        let few: Vec<f64> = (0..64).map(|i| if i < 2 { -1.5 } else { 0.9 }).collect();
+        let alarms = run.monitor.look(&run.config, ("ppo", 61), &few, &mut row);
+        assert!(alarms.is_empty() && row.get("monitor/gold_fall").unwrap() > 0.05);
     }
 
     #[test]

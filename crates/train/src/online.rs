@@ -184,9 +184,11 @@ pub fn train<A: OnlineAlgorithm>(
                 tokenizer: models.tokenizer,
                 sampling: &config.sampling,
             };
-            if let Some(mut eval) = arena.evaluate(stage, models.policy, step)? {
+            if let Some((mut eval, golds)) = arena.evaluate(stage, models.policy, step)? {
                 let place = (name, step);
-                alarms = progress.monitor.look(&config.monitor, place, &mut eval);
+                alarms = progress
+                    .monitor
+                    .look(&config.monitor, place, &golds, &mut eval);
                 stage.looked(step, &eval)?;
                 last_eval = Some(eval);
                 progress.spent |= ends(stage, models.policy, &alarms)?;

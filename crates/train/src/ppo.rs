@@ -206,9 +206,9 @@ pub fn train(
         };
         let looks = config.eval_every > 0 && step % config.eval_every == 0;
         if (last || looks)
-            && let Some(mut eval) = arena.evaluate(stage, models.policy, step)?
+            && let Some((mut eval, golds)) = arena.evaluate(stage, models.policy, step)?
         {
-            let alarms = monitor.look(&config.monitor, (name, step), &mut eval);
+            let alarms = monitor.look(&config.monitor, (name, step), &golds, &mut eval);
             stage.looked(step, &eval)?;
             last_eval = Some(eval);
             spent |= config.monitor.act(stage, models.policy, step, &alarms)?;

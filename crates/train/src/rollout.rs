@@ -163,13 +163,14 @@ pub(crate) struct HeldOut<'a> {
 }
 
 impl HeldOut<'_> {
-    /// Answers the prompts, with the same random numbers at each look. `None` without any.
+    /// Answers the prompts, with the same random numbers at each look: metrics, and the true reward of each
+    /// where it is known. `None` without any.
     pub(crate) fn evaluate(
         &self,
         stage: &Stage<'_>,
         policy: &Decoder,
         step: u64,
-    ) -> Result<Option<Row>, TrainError> {
+    ) -> Result<Option<(Row, Vec<f64>)>, TrainError> {
         if self.prompts.is_empty() {
             return Ok(None);
         }
@@ -180,14 +181,16 @@ impl HeldOut<'_> {
         let kl = sequence_kl(policy, self.reference, &drawn, sampling.temperature)?;
         let mut row = Row::default();
         row.set("val/scores", mean(scored.iter().map(|s| s.value)));
+        let mut golds = Vec::new();
         if let Some(gold) = self.gold {
             let truth = scores(gold, &drawn, stage.name, step)?;
-            row.set("val/gold", mean(truth.iter().map(|s| s.value)));
+            golds.extend(truth.iter().map(|s| s.value));
+            row.set("val/gold", mean(golds.iter().copied()));
         }
         row.set("val/kl", mean(kl));
         let lengths = drawn.iter().map(|r| r.completion().len() as f64);
         row.set("val/mean_length", mean(lengths));
-        Ok(Some(row))
+        Ok(Some((row, golds)))
     }
 }
 
