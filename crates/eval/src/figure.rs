@@ -17,6 +17,8 @@ pub struct Marks {
     pub line: bool,
     /// Draw no points, only the line.
     pub bare: bool,
+    /// Fill what is between the line and zero, as in a histogram.
+    pub fill: bool,
     /// Which of the page's six colours.
     pub color: usize,
 }
@@ -69,7 +71,11 @@ impl Figure {
             let pad = if high > low { (high - low) * 0.06 } else { 1.0 };
             (low - pad)..(high + pad)
         };
-        let (xs, ys) = (span(|p| p.0), span(|p| p.1));
+        let (xs, mut ys) = (span(|p| p.0), span(|p| p.1));
+        let filled = self.marks.iter().any(|m| m.fill);
+        if filled && all().all(|p| p.1 >= 0.0) {
+            ys.start = 0.0;
+        }
         let digits = |span: &std::ops::Range<f64>| {
             let step = (span.end - span.start) / 5.0;
             (-step.log10().floor()).clamp(0.0, 6.0) as usize
@@ -104,6 +110,10 @@ impl Figure {
             for marks in &self.marks {
                 let color = COLORS[marks.color % COLORS.len()].0;
                 let points = || marks.points.iter().copied();
+                if marks.fill {
+                    let area = AreaSeries::new(points(), 0.0, color.mix(0.2));
+                    chart.draw_series(area).map_err(|e| wrong(e.to_string()))?;
+                }
                 if marks.line {
                     let line = LineSeries::new(points(), color.stroke_width(2));
                     chart.draw_series(line).map_err(|e| wrong(e.to_string()))?;
@@ -128,9 +138,14 @@ impl Figure {
                 chart.draw_series(named).map_err(|e| wrong(e.to_string()))?;
             }
             if self.marks.iter().any(|m| !m.label.is_empty()) {
+                let corner = if filled {
+                    SeriesLabelPosition::UpperRight
+                } else {
+                    SeriesLabelPosition::LowerRight
+                };
                 chart
                     .configure_series_labels()
-                    .position(SeriesLabelPosition::LowerRight)
+                    .position(corner)
                     .label_font(("sans-serif", 12))
                     .margin(6)
                     .draw()
