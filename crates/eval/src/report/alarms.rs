@@ -45,12 +45,12 @@ fn items(alarms: &[Alarm]) -> String {
     for alarm in alarms {
         let stage = match alarm.stage.as_str() {
             "" => String::new(),
-            stage => format!("{}, ", escape(stage)),
+            stage => format!("<bdi>{}</bdi>, ", escape(stage)),
         };
         let _ = write!(
             body,
-            "<li><b><span aria-hidden=true>▲</span> Alarm</b> {stage}step {}: {} is {}, limit {}; \
-             action: {}<p>{}</p></li>",
+            "<li><b><span aria-hidden=true>▲</span> Alarm</b> {stage}step {}: <bdi>{}</bdi> is {}, \
+             limit {}; action: <bdi>{}</bdi><p><bdi>{}</bdi></p></li>",
             alarm.step,
             escape(&alarm.monitor),
             number(alarm.value),
@@ -78,7 +78,7 @@ mod tests {
             text: "KL & all".to_owned(),
         };
         let html = list(&vec![alarm; SHOWN + 3]);
-        assert!(html.contains("ppo, step 12: &lt;kl&gt; is 12.5, limit 10; action: stop"));
+        assert!(html.contains("<bdi>ppo</bdi>, step 12: <bdi>&lt;kl&gt;</bdi> is 12.5, limit 10"));
         assert!(html.contains("<summary>3 more</summary>") && html.contains("KL &amp; all"));
         assert_eq!(html.matches("<li>").count(), SHOWN + 3);
     }

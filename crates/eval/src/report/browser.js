@@ -5,7 +5,7 @@
   addEventListener("error", (event) => { page.dataset.error = event.message; });
   const measure = () => {
     page.dataset.overflow = page.scrollWidth > page.clientWidth ? "yes" : "no";
-    page.dataset.width = page.clientWidth;
+    page.dataset.width = innerWidth;
   };
   addEventListener("resize", measure);
   const at = (id) => document.getElementById(id);
@@ -195,7 +195,7 @@
     at("b-sample").replaceChildren(...(item ? [prompt, answers] : []));
     const levels = scales[state.color]?.[1] ?? [];
     at("b-legend").hidden = levels.length === 0;
-    at("b-legend").replaceChildren(...levels.map(([level, range]) => {
+    at("b-legend").replaceChildren(make("li", "dim", at("b-color").selectedOptions[0].text + ":"), ...levels.map(([level, range]) => {
       const row = make("li");
       row.append(make("span", level, "token"), range);
       return row;

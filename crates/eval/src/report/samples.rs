@@ -217,29 +217,7 @@ fn plain(items: &[BrowserItem]) -> String {
 }
 
 /// What the script fills; hidden until it runs.
-const CONTROLS: &str = r#"
-<div id="browser" hidden>
-<div class="controls" role="search">
-<label class="grow">Search prompts and answers<input type="search" id="b-q" autocomplete="off" spellcheck="false"></label>
-<label data-needs="scores">Score<select id="b-metric"></select></label>
-<label data-needs="scores">A<select id="b-a"></select></label>
-<label data-needs="pairs">B<select id="b-b"></select></label>
-<label data-needs="scores">Sort by<select id="b-sort"><option value="order">as given</option>
-<option value="a">score of A</option><option value="b" data-needs="pairs">score of B</option>
-<option value="diff" data-needs="pairs">A − B</option><option value="kl" data-needs="kl">KL of A</option></select></label>
-<label data-needs="scores">Order<select id="b-dir"><option value="down">highest first</option><option value="up">lowest first</option></select></label>
-<label data-needs="tokens">Colour tokens by<select id="b-color"><option value="none">nothing</option>
-<option value="logp">log-probability</option><option value="kl">KL</option><option value="reward" data-needs="rewards">reward</option></select></label>
-<label class="check" data-needs="pairs"><input type="checkbox" id="b-worse"><span id="b-worse-text"></span></label>
-</div>
-<div class="browser"><ol class="list" id="b-list" aria-label="Samples"></ol>
-<div>
-<div class="steps"><button type="button" id="b-previous" aria-keyshortcuts="k">‹ Previous (k)</button>
-<button type="button" id="b-next" aria-keyshortcuts="j">Next (j) ›</button><span id="b-status" role="status"></span></div>
-<ul class="legend" id="b-legend" aria-label="Colours of tokens" hidden></ul>
-<div id="b-sample"></div>
-</div></div></div>
-"#;
+const CONTROLS: &str = include_str!("controls.html");
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use super::*;
+use super::{draw::short, *};
 
 fn rows() -> Vec<Map<String, Value>> {
     let train = (1..=20).map(|step| {
@@ -38,6 +38,20 @@ fn curves_are_grouped_and_held_out_values_are_dots_on_their_twin() {
     let figure = kl.unwrap().figure(&[]).unwrap();
     assert_eq!(figure.matches("<circle").count(), 2);
     assert!(figure.contains("held out") && figure.contains("training"));
+}
+
+#[test]
+fn labels_tell_the_ends_of_an_axis_apart() {
+    for (low, high, labels) in [
+        (0.0, 5.0, ["0", "5"]),
+        (-0.5, 0.5, ["-0.5", "0.5"]),
+        (1.0, 1.000_002, ["1.0000000", "1.0000020"]),
+        (0.0, 3e-7, ["0", "3.0e-7"]),
+        (0.45, 0.55, ["0.45", "0.55"]),
+        (0.0, 2e6, ["0", "2.0e6"]),
+    ] {
+        assert_eq!([short(low, high - low), short(high, high - low)], labels);
+    }
 }
 
 #[test]
