@@ -17,6 +17,8 @@ pub struct Marks {
     pub line: bool,
     /// Draw no points, only the line.
     pub bare: bool,
+    /// Fill what is between the line and zero, as in a histogram.
+    pub fill: bool,
     /// Which of the page's six colours.
     pub color: usize,
 }
@@ -44,7 +46,10 @@ pub(crate) const COLORS: [(RGBColor, &str, &str); 6] = [
     (RGBColor(122, 126, 132), "#7A7E84", "var(--f)"),
 ];
 
-const SIZE: (u32, u32) = (640, 400);
+/// Room for words beside points.
+const LARGE: (u32, u32) = (640, 400);
+/// Without them, so that the labels can be read on a phone.
+const SMALL: (u32, u32) = (420, 280);
 
 impl Figure {
     /// The figure.
@@ -69,15 +74,22 @@ impl Figure {
             let pad = if high > low { (high - low) * 0.06 } else { 1.0 };
             (low - pad)..(high + pad)
         };
-        let (xs, ys) = (span(|p| p.0), span(|p| p.1));
+        let (xs, mut ys) = (span(|p| p.0), span(|p| p.1));
+        let filled = self.marks.iter().any(|m| m.fill);
+        if filled && all().all(|p| p.1 >= 0.0) {
+            // And room for the legend above the bars.
+            (ys.start, ys.end) = (0.0, ys.end * 1.15);
+        }
         let digits = |span: &std::ops::Range<f64>| {
             let step = (span.end - span.start) / 5.0;
             (-step.log10().floor()).clamp(0.0, 6.0) as usize
         };
         let (dx, dy) = (digits(&xs), digits(&ys));
+        let named = self.marks.iter().any(|m| !m.names.is_empty());
+        let size = if named { LARGE } else { SMALL };
         let mut svg = String::new();
         {
-            let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+            let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
             let mut chart = ChartBuilder::on(&root)
                 .margin(8)
                 .margin_right(40)
@@ -88,7 +100,7 @@ impl Figure {
             let grey = RGBColor(140, 140, 140);
             chart
                 .configure_mesh()
-                .x_labels(8)
+                .x_labels(if named { 8 } else { 6 })
                 .y_labels(7)
                 .x_desc(self.x.as_str())
                 .y_desc(self.y.as_str())
@@ -104,6 +116,10 @@ impl Figure {
             for marks in &self.marks {
                 let color = COLORS[marks.color % COLORS.len()].0;
                 let points = || marks.points.iter().copied();
+                if marks.fill {
+                    let area = AreaSeries::new(points(), 0.0, color.mix(0.2));
+                    chart.draw_series(area).map_err(|e| wrong(e.to_string()))?;
+                }
                 if marks.line {
                     let line = LineSeries::new(points(), color.stroke_width(2));
                     chart.draw_series(line).map_err(|e| wrong(e.to_string()))?;
@@ -128,9 +144,14 @@ impl Figure {
                 chart.draw_series(named).map_err(|e| wrong(e.to_string()))?;
             }
             if self.marks.iter().any(|m| !m.label.is_empty()) {
+                let corner = if filled {
+                    SeriesLabelPosition::UpperRight
+                } else {
+                    SeriesLabelPosition::LowerRight
+                };
                 chart
                     .configure_series_labels()
-                    .position(SeriesLabelPosition::LowerRight)
+                    .position(corner)
                     .label_font(("sans-serif", 12))
                     .margin(6)
                     .draw()
@@ -139,8 +160,8 @@ impl Figure {
             root.present().map_err(|e| wrong(e.to_string()))?;
         }
         // The page scales the figure, and its style sheet gives the colours.
-        let size = format!("<svg width=\"{}\" height=\"{}\"", SIZE.0, SIZE.1);
-        let mut svg = svg.replacen(&size, "<svg", 1);
+        let sized = format!("<svg width=\"{}\" height=\"{}\"", size.0, size.1);
+        let mut svg = svg.replacen(&sized, "<svg", 1);
         for (_, hex, variable) in COLORS {
             svg = svg.replace(hex, variable);
         }
