@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use togi_data::{LossOn, PromptSample, Tokenizer, tokenize};
-use togi_eval::{Comparison, comparison::plain, report::Report};
+use togi_eval::{comparison::plain, report::Report};
 use togi_policy::Policy;
 use togi_reward::{
     critic::{Critic, LabCritic, OracleCritic},
@@ -11,7 +11,7 @@ use togi_reward::{
 use togi_train::{
     Event, Observer,
     ai_labels::label,
-    arena::{Arena, lab_prompts},
+    arena::{Arena, Compared, lab_prompts},
     cai::{self, CaiConfig, LabPrincipleJudge},
     data::{DataSource, LabRows, check},
     judge_config::{JudgeConfig, JudgeSource},
@@ -242,7 +242,10 @@ impl Ending<'_> {
             sampling: &sampling,
             seed,
         };
-        let comparison: Comparison = arena.compare(models)?;
+        let Compared {
+            comparison,
+            samples,
+        } = arena.compare(models)?;
         println!("\n{}", plain(&comparison.table()?));
         let (name, _) = models[models.len() - 1];
         let mut summary = String::new();
@@ -270,6 +273,7 @@ impl Ending<'_> {
             title,
             summary,
             comparison: Some(comparison),
+            samples,
             ..Report::default()
         })
     }

@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 use togi_data::{DataError, Located, LossOn, PairSample, TokenizeOptions, Tokenizer};
 use togi_eval::{
     bootstrap::{Interval, share_interval},
-    comparison::{Comparison, plain},
-    report::Report,
+    comparison::plain,
+    report::{Alarm, Report},
 };
 use togi_policy::{Decoder, Policy, adapter, hf, source::Source};
 use togi_reward::Reward;
 use togi_train::{
     Event, Observer, Row, RunFolder,
-    arena::{Arena, lab_prompts},
+    arena::{Arena, Compared, lab_prompts},
     config::{DataSection, LoopSection, OptimSection},
     data::{DataSource, LabRows, Samples, samples},
     lab_defaults, memory,
@@ -163,7 +163,7 @@ impl Session {
         self.save(policy, arguments, seed)?;
         let mut summary = last.map_or(Ok(String::new()), |row| summary(&row))?;
         let title = format!("train {}", self.recipe);
-        let mut comparison = None;
+        let (mut comparison, mut samples) = (None, Vec::new());
         if let Some((start, proxy)) = start.filter(|_| arguments.on_lab() && arguments.compare > 0)
         {
             // A recipe without a reward can be compared by one too.
@@ -176,7 +176,11 @@ impl Session {
             };
             let proxy = proxy.or(given.as_deref());
             let models = [("start", start), (&*self.recipe, policy)];
-            let compared = compare(models, proxy, arguments.compare, seed)?;
+            let Compared {
+                comparison: compared,
+                samples: answers,
+            } = compare(models, proxy, arguments.compare, seed)?;
+            samples = answers;
             let path = self.run.path().join("comparison.json");
             fs::write(&path, serde_json::to_vec(&compared)?)
                 .with_context(|| path.display().to_string())?;
@@ -198,6 +202,7 @@ impl Session {
             title,
             summary,
             comparison,
+            samples,
             ..Report::default()
         })
     }
@@ -206,7 +211,8 @@ impl Session {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
         let report = Report {
-            metrics: read_metrics(&self.run)?,
+            metrics: rows(&self.run, "metrics.jsonl")?,
+            alarms: alarms(&self.run)?,
             config: self.config,
             environment: vec![
                 ("Togi".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
@@ -239,7 +245,7 @@ fn compare(
     proxy: Option<&dyn Reward>,
     count: usize,
     seed: u64,
-) -> Result<Comparison> {
+) -> Result<Compared> {
     let (_, start) = models[0];
     let prompts = lab_prompts(&start.tokenizer, count, seed)?;
     let arena = Arena {
@@ -269,8 +275,32 @@ fn summary(row: &Row) -> Result<String> {
     Ok(shown.join(", "))
 }
 
-fn read_metrics(run: &RunFolder) -> Result<Vec<Map<String, Value>>> {
-    let path = run.path().join("metrics.jsonl");
+/// The run's alarms, for its report.
+fn alarms(run: &RunFolder) -> Result<Vec<Alarm>> {
+    if !run.path().join("alarms.jsonl").exists() {
+        return Ok(Vec::new());
+    }
+    let text = |row: &Map<String, Value>, name: &str| {
+        row.get(name)
+            .and_then(Value::as_str)
+            .unwrap_or("")
+            .to_owned()
+    };
+    let number = |row: &Map<String, Value>, name: &str| row.get(name).and_then(Value::as_f64);
+    let each = rows(run, "alarms.jsonl")?.into_iter().map(|row| Alarm {
+        stage: text(&row, "stage"),
+        step: row.get("step").and_then(Value::as_u64).unwrap_or(0),
+        monitor: text(&row, "monitor"),
+        value: number(&row, "value").unwrap_or(f64::NAN),
+        threshold: number(&row, "threshold").unwrap_or(f64::NAN),
+        action: text(&row, "action"),
+        text: text(&row, "text"),
+    });
+    Ok(each.collect())
+}
+
+fn rows(run: &RunFolder, file: &str) -> Result<Vec<Map<String, Value>>> {
+    let path = run.path().join(file);
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let rows = text.lines().map(serde_json::from_str);
     rows.collect::<Result<_, _>>()

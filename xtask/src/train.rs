@@ -11,6 +11,7 @@ use togi_policy::{Policy, source::Source};
 use togi_reward::LabGold;
 use togi_train::{
     RunFolder,
+    arena::Compared,
     config::{RecipeConfig, resolve, to_toml},
     data::{DataSource, LabRows, check},
     kto::{Kto, KtoConfig},
@@ -214,20 +215,25 @@ fn run_rlhf(arguments: &TrainArguments) -> Result<()> {
         DataSource::Lab => "gold reward",
         DataSource::Files { .. } => "proxy reward",
     };
-    let gain = outcome.comparison.difference(metric, "PPO", "SFT")?;
-    println!("\n{}", plain(&outcome.comparison.table()?));
+    let Compared {
+        comparison,
+        samples,
+    } = outcome.compared;
+    let gain = comparison.difference(metric, "PPO", "SFT")?;
+    println!("\n{}", plain(&comparison.table()?));
     let summary = format!(
         "PPO's {metric} is {:+.3} over SFT's (95% interval {:+.3} to {:+.3}, paired over {} \
          prompts).",
         gain.value,
         gain.low,
         gain.high,
-        outcome.comparison.prompts.len()
+        comparison.prompts.len()
     );
     session.finish(Report {
         title: format!("train rlhf, {}", arguments.model),
         summary,
-        comparison: Some(outcome.comparison),
+        comparison: Some(comparison),
+        samples,
         ..Report::default()
     })
 }

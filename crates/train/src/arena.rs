@@ -4,13 +4,16 @@ use togi_data::{
     PromptSample, Tokenizer,
     lab::{self, LabPrompt, Split, is_refusal},
 };
-use togi_eval::{Comparison, System, diversity};
+use togi_eval::{
+    Comparison, System, diversity,
+    report::{BrowserItem, TokenView, items_of},
+};
 use togi_policy::{Decoder, Finish, Policy, Sampling};
 use togi_reward::{LabGold, Reward};
 
 use crate::{
     error::TrainError,
-    rollout::{Rollout, rollouts, scores, sequence_kl},
+    rollout::{BothLogps, Rollout, rollouts, scores},
 };
 
 /// Held-out prompts of the lab.
@@ -57,23 +60,37 @@ impl Arena<'_> {
     ///
     /// # Errors
     /// Answers that cannot be scored.
-    pub fn compare(&self, systems: &[(&str, &Policy)]) -> Result<Comparison, TrainError> {
-        let systems: Result<_, TrainError> = systems
-            .iter()
-            .map(|(name, policy)| self.measure(name, policy))
-            .collect();
-        Ok(Comparison {
+    pub fn compare(&self, systems: &[(&str, &Policy)]) -> Result<Compared, TrainError> {
+        let (mut measured, mut tokens) = (Vec::new(), Vec::new());
+        for (name, policy) in systems {
+            let (system, views) = self.measure(name, policy)?;
+            measured.push(system);
+            tokens.push(views);
+        }
+        let comparison = Comparison {
             prompts: self.prompts.iter().map(|p| p.text.clone()).collect(),
-            systems: systems?,
+            systems: measured,
             seed: self.seed,
+        };
+        let mut samples = items_of(&comparison);
+        for (i, item) in samples.iter_mut().enumerate() {
+            for (answer, views) in item.answers.iter_mut().zip(&mut tokens) {
+                answer.tokens = views.get_mut(i).map(std::mem::take).unwrap_or_default();
+            }
+        }
+        Ok(Compared {
+            comparison,
+            samples,
         })
     }
 
-    /// Draws answers of one system and measures them: its metrics by their names in the table.
-    ///
-    /// # Errors
-    /// As [`Arena::compare`].
-    pub fn measure(&self, name: &str, policy: &Policy) -> Result<System, TrainError> {
+    /// Draws answers of one system and measures them: its metrics by their names in the table, and the
+    /// tokens of its first answers.
+    fn measure(
+        &self,
+        name: &str,
+        policy: &Policy,
+    ) -> Result<(System, Vec<Vec<TokenView>>), TrainError> {
         let (decoder, tokenizer) = (&policy.decoder, &policy.tokenizer);
         let asked: Vec<&PromptSample> = self.prompts.iter().collect();
         let seed = self.seed ^ 0x6576_616c;
@@ -99,8 +116,9 @@ impl Arena<'_> {
                 scored.iter().map(|s| s.value).collect(),
             ));
         }
-        let kl = sequence_kl(decoder, self.reference, &drawn, self.sampling.temperature)?;
-        metrics.push(("KL (nats)".to_owned(), kl));
+        let temperature = self.sampling.temperature;
+        let logps = BothLogps::of(decoder, self.reference, &drawn, temperature)?;
+        metrics.push(("KL (nats)".to_owned(), logps.sequence_kl()));
         let length = drawn.iter().map(|r| r.completion().len() as f64).collect();
         metrics.push(("length (tokens)".to_owned(), length));
         let share = |holds: &dyn Fn(&Rollout) -> bool| -> Vec<f64> {
@@ -124,7 +142,13 @@ impl Arena<'_> {
         }
         let texts: Vec<&str> = drawn.iter().map(|r| r.text.as_str()).collect();
         let vocabulary = tokenizer.vocab_size();
-        Ok(System {
+        let views = drawn
+            .iter()
+            .zip(logps.policy.iter().zip(&logps.reference))
+            .take(WITH_TOKENS)
+            .map(|(rollout, (ours, theirs))| views(tokenizer, rollout, ours, theirs))
+            .collect();
+        let system = System {
             name: name.to_owned(),
             metrics,
             totals: vec![
@@ -136,8 +160,47 @@ impl Arena<'_> {
                 ),
             ],
             answers: texts.iter().map(|t| (*t).to_owned()).collect(),
-        })
+        };
+        Ok((system, views))
     }
+}
+
+/// Systems side by side, and their answers one by one.
+#[derive(Clone, Debug, Default)]
+pub struct Compared {
+    /// The metrics.
+    pub comparison: Comparison,
+    /// The answers, the first of them token by token.
+    pub samples: Vec<BrowserItem>,
+}
+
+/// Answers of which the tokens are kept.
+const WITH_TOKENS: usize = 100;
+
+/// A completion's tokens: what each adds to the text, its log-probability and its part of the KL.
+fn views(tokenizer: &Tokenizer, rollout: &Rollout, ours: &[f64], theirs: &[f64]) -> Vec<TokenView> {
+    let ids = rollout.completion();
+    let mut before = String::new();
+    let mut all = Vec::with_capacity(ids.len());
+    for (i, (logp, reference)) in ours.iter().zip(theirs).enumerate() {
+        let text = tokenizer.decode(&ids[..=i]);
+        // Bytes of a character that is not whole yet add nothing; the last of them adds the character.
+        let unfinished = text.ends_with('\u{fffd}');
+        let added = match text.strip_prefix(&before) {
+            Some(added) if !unfinished => added.to_owned(),
+            _ => String::new(),
+        };
+        if !added.is_empty() {
+            before = text;
+        }
+        all.push(TokenView {
+            text: added,
+            logp: *logp,
+            kl: logp - reference,
+            reward: None,
+        });
+    }
+    all
 }
 
 /// True if an answer begins as refusals do.

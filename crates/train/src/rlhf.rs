@@ -10,12 +10,11 @@
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use togi_data::{LossOn, tokenize};
-use togi_eval::Comparison;
 use togi_policy::{Policy, hf, source::Source};
 use togi_reward::{LabGold, RewardModel};
 
 use crate::{
-    arena::{Arena, lab_prompts},
+    arena::{Arena, Compared, lab_prompts},
     config::{RecipeConfig, at_least_one},
     data::{DataSource, LabRows, samples},
     error::TrainError,
@@ -101,7 +100,7 @@ impl RecipeConfig for RlhfConfig {
 #[derive(Debug)]
 pub struct Outcome {
     /// Base, SFT and PPO on held-out prompts.
-    pub comparison: Comparison,
+    pub compared: Compared,
     /// The tuned model.
     pub policy: Policy,
 }
@@ -199,9 +198,9 @@ pub fn train(
         sampling: &settings.sampling,
         seed,
     };
-    let comparison = arena.compare(&[("base", &base), ("SFT", &sft), ("PPO", &tuned)])?;
+    let compared = arena.compare(&[("base", &base), ("SFT", &sft), ("PPO", &tuned)])?;
     Ok(Outcome {
-        comparison,
+        compared,
         policy: tuned,
     })
 }

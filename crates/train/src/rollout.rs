@@ -127,28 +127,48 @@ pub fn scores(
         .collect()
 }
 
-/// `log π - log ref` summed over each completion.
-///
-/// # Errors
-/// As [`Decoder::log_probs`].
-pub fn sequence_kl(
-    policy: &Decoder,
-    reference: &Decoder,
-    drawn: &[Rollout],
-    temperature: f64,
-) -> Result<Vec<f64>, TrainError> {
-    let temperature = if temperature > 0.0 { temperature } else { 1.0 };
-    let (weights, reference_weights) = (policy.frozen(), reference.frozen());
-    let mut all = Vec::with_capacity(drawn.len());
-    for part in drawn.chunks(32) {
-        let samples: Vec<_> = part.iter().map(|r| &r.sample).collect();
-        let ours = policy.log_probs(&weights, &samples, temperature)?.sums();
-        let theirs = reference
-            .log_probs(&reference_weights, &samples, temperature)?
-            .sums();
-        all.extend(host(&(ours - theirs)));
+/// The log-probabilities of completions' tokens under two models.
+pub struct BothLogps {
+    /// Under the policy, one list a completion.
+    pub policy: Vec<Vec<f64>>,
+    /// Under the reference.
+    pub reference: Vec<Vec<f64>>,
+}
+
+impl BothLogps {
+    /// Of these completions; at temperature 0 those of temperature 1.
+    ///
+    /// # Errors
+    /// As [`Decoder::log_probs`].
+    pub fn of(
+        policy: &Decoder,
+        reference: &Decoder,
+        drawn: &[Rollout],
+        temperature: f64,
+    ) -> Result<Self, TrainError> {
+        let temperature = if temperature > 0.0 { temperature } else { 1.0 };
+        let weights = (policy.frozen(), reference.frozen());
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for part in drawn.chunks(32) {
+            let samples: Vec<_> = part.iter().map(|r| &r.sample).collect();
+            let lens = || part.iter().map(|r| r.completion().len());
+            let logps = policy.log_probs(&weights.0, &samples, temperature)?;
+            ours.extend(split(&logps.values, lens()));
+            let logps = reference.log_probs(&weights.1, &samples, temperature)?;
+            theirs.extend(split(&logps.values, lens()));
+        }
+        Ok(Self {
+            policy: ours,
+            reference: theirs,
+        })
     }
-    Ok(all)
+
+    /// `log π - log ref` summed over each completion.
+    pub fn sequence_kl(&self) -> Vec<f64> {
+        let sum = |logps: &Vec<f64>| logps.iter().sum::<f64>();
+        let both = self.policy.iter().zip(&self.reference);
+        both.map(|(ours, theirs)| sum(ours) - sum(theirs)).collect()
+    }
 }
 
 /// Held-out prompts, and what answers to them are measured by.
@@ -178,7 +198,8 @@ impl HeldOut<'_> {
         let (sampling, seed) = (self.sampling, stage.seed ^ 0x7661_6c69);
         let drawn = rollouts(policy, self.tokenizer, &prompts, sampling, seed, 0)?;
         let scored = scores(self.reward, &drawn, stage.name, step)?;
-        let kl = sequence_kl(policy, self.reference, &drawn, sampling.temperature)?;
+        let logps = BothLogps::of(policy, self.reference, &drawn, sampling.temperature)?;
+        let kl = logps.sequence_kl();
         let mut row = Row::default();
         row.set("val/scores", mean(scored.iter().map(|s| s.value)));
         let mut golds = Vec::new();

@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub use alarms::Alarm;
-pub use samples::{BrowserAnswer, BrowserItem, MAX_ITEMS, MAX_TOKENS, TokenView};
+pub use samples::{BrowserAnswer, BrowserItem, MAX_ITEMS, MAX_TOKENS, TokenView, items_of};
 
 use page::{Page, escape};
 

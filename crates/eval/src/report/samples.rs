@@ -54,6 +54,11 @@ pub struct TokenView {
     pub reward: Option<f64>,
 }
 
+/// The answers of a comparison one by one, with their metrics as scores.
+pub fn items_of(comparison: &Comparison) -> Vec<BrowserItem> {
+    items(&[], Some(comparison)).into_owned()
+}
+
 /// `samples`, or those of the comparison where there are none.
 pub(super) fn items<'a>(
     samples: &'a [BrowserItem],
