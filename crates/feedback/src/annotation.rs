@@ -249,7 +249,7 @@ mod tests {
         let line = serde_json::to_string(&choice).unwrap();
         assert_eq!(
             line,
-            "{\"id\":\"0ef1b68d0c5ad0c8\",\"item\":\"4ef6e4c7b4d5a4f5\",\"annotator\":\"ann\",\
+            "{\"id\":\"5b0f3414425c2589\",\"item\":\"e78260228cac1543\",\"annotator\":\"ann\",\
              \"pass\":0,\"place\":\"d.jsonl:1\",\"prompt\":\"q\",\"answers\":[\"a\",\"b\"],\
              \"shown\":[1,0],\"verdict\":{\"choice\":{\"answer\":1,\"strength\":2}},\
              \"reason\":null,\"started\":\"2023-11-14T22:13:20.123Z\",\

@@ -28,6 +28,22 @@ impl Default for PlanOptions {
     }
 }
 
+impl PlanOptions {
+    /// Refuses what means nothing.
+    ///
+    /// # Errors
+    /// When the share of repetitions is not between 0 and 1.
+    pub fn check(&self) -> Result<(), FeedbackError> {
+        if (0.0..=1.0).contains(&self.repeat) {
+            return Ok(());
+        }
+        Err(FeedbackError::Option {
+            name: "repeat",
+            reason: format!("{} is no share between 0 and 1", self.repeat),
+        })
+    }
+}
+
 /// An item to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Planned {
@@ -50,12 +66,7 @@ pub fn plan(
     annotator: &str,
     options: &PlanOptions,
 ) -> Result<Vec<Planned>, FeedbackError> {
-    if !(0.0..=1.0).contains(&options.repeat) {
-        return Err(FeedbackError::Option {
-            name: "repeat",
-            reason: format!("{} is no share between 0 and 1", options.repeat),
-        });
-    }
+    options.check()?;
     let mut order: Vec<usize> = (0..items.len()).collect();
     order.sort_by_cached_key(|item| {
         let id = &items[*item].id;

@@ -54,13 +54,17 @@ pub fn draw(frame: &mut Frame<'_>, session: &Session) -> Extent {
         headings: page.headings,
     };
     let first = session.scroll().min(extent.furthest());
-    frame.render_widget(header(session, top), top);
-    let shown: Vec<Line<'_>> = page
-        .lines
-        .into_iter()
-        .skip(first)
+    let mut shown: Vec<Line<'_>> = page.lines[first..]
+        .iter()
         .take(extent.height)
+        .cloned()
         .collect();
+    // The heading stays while its text scrolls; a page down repeats the line that it covers.
+    let heading = extent.headings.iter().rfind(|heading| **heading <= first);
+    if let (Some(heading), Some(line)) = (heading, shown.first_mut()) {
+        line.clone_from(&page.lines[*heading]);
+    }
+    frame.render_widget(header(session, top), top);
     frame.render_widget(Paragraph::new(shown), body);
     frame.render_widget(scroll_rule(first, &extent, rule.width), rule);
     frame.render_widget(Paragraph::new(footer), bottom);

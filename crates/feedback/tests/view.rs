@@ -130,6 +130,25 @@ fn a_long_item_scrolls_to_its_end_and_back_after_a_resize() {
     assert!(lines[1].contains("Answer A"), "{lines:?}");
     narrow.press(Key::Tab);
     assert!(screen(&mut narrow, 50, 20)[1].contains("Answer B"));
+    narrow.press(Key::Down);
+    assert!(screen(&mut narrow, 50, 20)[1].contains("Answer B"));
+}
+
+#[test]
+fn every_line_of_a_long_item_is_on_some_page() {
+    for (columns, rows) in [(80, 24), (50, 20), (30, 10)] {
+        let mut sitting = one(long(), false);
+        let mut seen = String::new();
+        for _ in 0..100 {
+            seen.push_str(&screen(&mut sitting, columns, rows).join("\n"));
+            sitting.press(Key::PageDown);
+        }
+        for i in 0..40 {
+            for word in ["first", "second"] {
+                assert!(seen.contains(&format!("{word} line {i} ")), "{word} {i}");
+            }
+        }
+    }
 }
 
 #[test]

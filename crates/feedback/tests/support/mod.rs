@@ -77,7 +77,12 @@ pub(crate) struct Sitting {
 }
 
 impl Sitting {
-    pub(crate) fn new(items: Vec<Item>, log: &[Annotation], ranking: bool, plan: PlanOptions) -> Self {
+    pub(crate) fn new(
+        items: Vec<Item>,
+        log: &[Annotation],
+        ranking: bool,
+        plan: PlanOptions,
+    ) -> Self {
         let options = SessionOptions {
             annotator: "ann".to_owned(),
             ranking,

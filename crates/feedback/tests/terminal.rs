@@ -27,7 +27,7 @@ fn a_person_judges_in_a_terminal_and_is_killed() {
     };
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new("python3")
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pty.py"))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/person.py"))
         .args([&program, folder.path()])
         .output()
         .unwrap();

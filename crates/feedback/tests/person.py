@@ -1,26 +1,83 @@
-"""Judges in a pseudo-terminal as a person would: `pty.py PROGRAM FOLDER`. Prints `ok` at the end."""
+"""Judges in a pseudo-terminal as a person would: `person.py PROGRAM FOLDER`. Prints `ok` at the end."""
 
 import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
 import sys
 import termios
 import time
+import unicodedata
 
 PROGRAM, FOLDER = sys.argv[1:3]
 DATA = os.path.join(FOLDER, "data.jsonl")
 LOG = os.path.join(FOLDER, "log.jsonl")
 
 
+class Screen:
+    """As much of a terminal as the program uses."""
+
+    def __init__(self, columns, rows):
+        self.size = columns, rows
+        self.lines = [[" "] * columns for _ in range(rows)]
+        self.at = [0, 0]
+        self.modes = set()
+        self.rest = b""
+        self.said = ""
+
+    def feed(self, data):
+        text, self.rest = self.rest + data, b""
+        while text:
+            sequence = re.match(rb"\x1b\[([?<>=]?)([0-9;]*)([A-Za-z])", text)
+            if sequence:
+                self.obey(*(part.decode() for part in sequence.groups()))
+                text = text[sequence.end() :]
+            elif text[:1] == b"\x1b" and len(text) < 24:
+                self.rest, text = text, b""
+            else:
+                # A character may be cut in two.
+                length = {0xC: 2, 0xD: 2, 0xE: 3, 0xF: 4}.get(text[0] >> 4, 1)
+                if len(text) < length:
+                    self.rest, text = text, b""
+                else:
+                    self.put(text[:length].decode())
+                    text = text[length:]
+
+    def obey(self, private, numbers, command):
+        numbers = [int(number or 0) for number in numbers.split(";")]
+        if private == "?" and command in "hl":
+            (self.modes.add if command == "h" else self.modes.discard)(numbers[0])
+        elif command == "H":
+            self.at = [max(n, 1) - 1 for n in (numbers + [1])[:2]]
+        elif command == "J":
+            self.lines = [[" "] * self.size[0] for _ in range(self.size[1])]
+        else:
+            assert command in "mlh", (private, numbers, command)
+
+    def put(self, character):
+        if 1049 not in self.modes:
+            self.said += character
+            return
+        assert character.isprintable(), repr(character)
+        row, column = self.at
+        wide = unicodedata.east_asian_width(character) in "WF"
+        self.lines[row][column] = character
+        if wide:
+            self.lines[row][column + 1] = ""
+        self.at[1] += 1 + wide
+
+    def text(self):
+        return "\n".join("".join(line).rstrip() for line in self.lines)
+
+
 class Sitting:
     """The program in a terminal of its own."""
 
     def __init__(self, annotator, columns=80, rows=24, log=LOG):
-        self.output = b""
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
             os.environ["TERM"] = "xterm-256color"
@@ -32,6 +89,8 @@ class Sitting:
         os.write(self.terminal, b"\n")
 
     def resize(self, columns, rows):
+        self.screen = Screen(columns, rows)
+        self.screen.modes = {1049} if hasattr(self, "before") else set()
         size = struct.pack("HHHH", rows, columns, 0, 0)
         fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, size)
 
@@ -43,20 +102,20 @@ class Sitting:
             some = os.read(self.terminal, 65536)
         except OSError:
             return False
-        self.output += some
+        self.screen.feed(some)
         return bool(some)
 
-    def expect(self, text, since=0):
-        """Waits until the text was drawn. Only changes are drawn, so it is best without spaces."""
+    def expect(self, *texts):
+        """Waits until all are on the screen."""
         end = time.monotonic() + 20
-        while text.encode() not in self.output[since:]:
-            assert self.read(0.1), f"ended before {text!r}: {self.output[-2000:]!r}"
-            assert time.monotonic() < end, f"no {text!r}: {self.output[-2000:]!r}"
+        while not all(text in self.screen.text() for text in texts):
+            shown = self.screen.text()
+            assert self.read(0.1), f"ended before {texts}: {shown}\n{self.screen.said}"
+            assert time.monotonic() < end, f"no {texts}: {shown}"
 
-    def press(self, keys, expected):
-        since = len(self.output)
+    def press(self, keys, *expected):
         os.write(self.terminal, keys.encode())
-        self.expect(expected, since)
+        self.expect(*expected)
 
     def wait(self):
         while self.read(0.1):
@@ -83,30 +142,31 @@ with open(DATA, "w", encoding="utf-8") as data:
 
 # A whole sitting: choose, change one's mind, give a reason, resize, take back, quit.
 ann = Sitting("ann")
-ann.expect("0/8")
-ann.expect("\u241b[2J")
-ann.press("a", "slightly")
-wait_for(lambda: lines() == [], "nothing is judged yet")
-ann.press("\x1b", "skip")
-ann.press("b", "slightly")
-ann.press("r", "Why")
-ann.press("clear", "clear")
-ann.press("\r", "slightly")
-ann.press("2", "1/8")
+ann.expect("0/8 done", "\u241b[2J", "Which answer is better?")
+ann.press("a", "A: how much better")
+assert lines() == [], "nothing is judged yet"
+ann.press("\x1b", "Which answer is better?")
+ann.press("b", "B: how much better")
+ann.press("r", "Why: ")
+ann.press("clear\x1b[200~ and\nq\x1b[201~", "Why: clear and q\u258f")
+ann.press("\r", "B: how much better", "Why: clear and q")
+ann.press("2", "1/8 done", "Saved: B, clearly better")
 first = lines()[0]
-assert first["annotator"] == "ann" and first["reason"] == "clear", first
+assert first["annotator"] == "ann" and first["reason"] == "clear and q", first
 assert first["verdict"] == {"choice": {"answer": first["shown"][1], "strength": 2}}, first
 assert first["started"] <= first["ended"] and first["ended"].endswith("Z"), first
-since = len(ann.output)
 ann.resize(50, 20)
-ann.expect("question", since)
-ann.press("t", "2/8")
-ann.press("u", "1/8")
-ann.press("s", "2/8")
+ann.expect("1/8 done", "Answer A", "Which answer is better?")
+if len(sys.argv) > 3:
+    print(ann.screen.text())
+ann.press("t", "2/8 done", "Saved: a tie")
+ann.press("u", "1/8 done", "Taken back")
+ann.press("s", "2/8 done", "Saved: skipped")
 os.write(ann.terminal, b"q")
 assert ann.wait() == 0
-assert b"saved 2 in this sitting; 2/8 done" in ann.output, ann.output[-500:]
-assert b"\x1b[?1049l" in ann.output and b"\x1b[?25h" in ann.output, "the screen is given back"
+assert "saved 2 in this sitting; 2/8 done" in ann.screen.said, ann.screen.said
+assert ann.screen.modes == {25}, "the screen is given back, with its cursor"
+assert termios.tcgetattr(ann.terminal) == ann.before, "and echoes again"
 kinds = ["retracted" in line and "retracted" or str(line["verdict"]) for line in lines()]
 assert kinds[1:] == ["tie", "retracted", "skipped"], kinds
 
@@ -116,9 +176,9 @@ for sitting in (bob, eve):
     sitting.expect("0/8")
 for i in range(1, 9):
     for sitting in (bob, eve):
-        sitting.press("a", "slightly")
-        sitting.press("3", f"{i}/8")
-bob.expect("done.")
+        sitting.press("a", "A: how much")
+        sitting.press("3", f"{i}/8 done")
+bob.expect("All 8 are done")
 os.write(bob.terminal, b"q")
 os.write(eve.terminal, b"\x03")
 assert bob.wait() == 0 and eve.wait() == 0
@@ -128,9 +188,9 @@ assert len(lines()) == 20
 kim = Sitting("kim")
 kim.expect("0/8")
 for i in range(1, 4):
-    kim.press("b", "slightly")
+    kim.press("b", "B: how much")
     kim.press("1", f"{i}/8")
-kim.press("a", "slightly")
+kim.press("a", "A: how much")
 os.kill(kim.pid, signal.SIGKILL)
 assert kim.wait() == -signal.SIGKILL
 assert len(lines()) == 23
@@ -138,8 +198,8 @@ assert len(lines()) == 23
 with open(LOG, "ab") as log:
     log.write(b'{"id":"torn')
 kim = Sitting("kim")
-kim.expect("written")
-kim.expect("3/8")
+kim.expect("3/8 done")
+assert "log.jsonl:24: the last line was never written whole" in kim.screen.said
 kim.press("t", "4/8")
 os.write(kim.terminal, b"q")
 assert kim.wait() == 0
