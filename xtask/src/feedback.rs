@@ -119,7 +119,7 @@ fn annotate(arguments: &AnnotateArguments) -> Result<()> {
     let items = items::load(&arguments.data, bad_rows)?;
     say_skipped(&items.skipped);
     if items.repeated > 0 {
-        println!("{} rows repeat an earlier one", items.repeated);
+        println!("Rows that repeat an earlier one: {}", items.repeated);
     }
     terminal::check()?;
     let options = SessionOptions {
@@ -146,7 +146,7 @@ fn annotate(arguments: &AnnotateArguments) -> Result<()> {
 
 fn say_skipped(skipped: &[Skipped]) {
     if !skipped.is_empty() {
-        println!("{} rows are left out:", skipped.len());
+        println!("Rows left out: {}", skipped.len());
         for row in skipped.iter().take(5) {
             println!("  {}: {}", row.place, row.reason);
         }
@@ -177,9 +177,9 @@ fn write(arguments: &ExportArguments) -> Result<()> {
     };
     let export = export(&annotations, layout, aggregate);
     println!(
-        "{} judgements of {} items: {} comparisons are ties, {} have no majority, {} items are \
-         contradictory, {} judgements were skipped, {} repeat an earlier one",
-        annotations.len() - export.skipped,
+        "Judgements: {} of {} items; ties: {}; without a majority: {}; contradictory items: {}; \
+         skipped: {}; repetitions: {}",
+        export.judgements,
         export.items,
         export.ties,
         export.undecided,

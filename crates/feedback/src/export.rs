@@ -48,6 +48,8 @@ pub enum Aggregate {
 pub struct Export {
     /// The rows.
     pub rows: Vec<Value>,
+    /// Judgements that count. Of several by one annotator of one item and pass, the latest does.
+    pub judgements: usize,
     /// Items that were judged, whether they became rows or not.
     pub items: usize,
     /// Comparisons of two answers that were ties; they become no pair.
@@ -72,6 +74,7 @@ pub fn export(annotations: &[Annotation], layout: ExportLayout, aggregate: Aggre
             export.skipped += 1;
             continue;
         }
+        export.judgements += 1;
         let index = *by_id.entry(&annotation.item).or_insert(items.len());
         if index == items.len() {
             items.push(Vec::new());

@@ -6,7 +6,7 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
-    thread,
+    slice, thread,
 };
 
 use support::{annotation, choice, item, pairs, time};
@@ -49,7 +49,7 @@ fn what_is_appended_is_read_and_what_is_retracted_is_not() {
     }))
     .unwrap();
     let live = [lines[0].clone(), lines[2].clone()];
-    assert_eq!(read(&[path.clone()]).unwrap(), live);
+    assert_eq!(read(slice::from_ref(&path)).unwrap(), live);
     // Nothing is rewritten: the line is there still.
     assert!(fs::read_to_string(&path).unwrap().contains(&lines[1].item));
     // A copy adds nothing.
@@ -71,7 +71,7 @@ fn a_torn_line_is_cut_off_wherever_it_tore() {
         + 1;
     for end in torn_at..=whole.len() {
         fs::write(&path, &whole[..end]).unwrap();
-        let (seen, said) = read_saying(&[path.clone()]).unwrap();
+        let (seen, said) = read_saying(slice::from_ref(&path)).unwrap();
         assert_eq!(
             fs::read(&path).unwrap().len(),
             end,
@@ -89,7 +89,7 @@ fn a_torn_line_is_cut_off_wherever_it_tore() {
             assert!(torn.to_string().contains("log.jsonl:3: "), "{torn}");
         }
         log.append(&entry(&lines[2])).unwrap();
-        assert_eq!(read(&[path.clone()]).unwrap(), lines);
+        assert_eq!(read(slice::from_ref(&path)).unwrap(), lines);
     }
     // What a lost page of the disk leaves.
     fs::write(&path, [&whole[..torn_at + 9], &[0; 40]].concat()).unwrap();
@@ -118,7 +118,7 @@ fn any_other_damage_names_file_and_line() {
     let damaged = |line: &str, with: &str, number: usize, reason: &str| {
         fs::write(&path, whole.replace(line, with)).unwrap();
         for error in [
-            read(&[path.clone()]).unwrap_err(),
+            read(slice::from_ref(&path)).unwrap_err(),
             Log::open(&path).unwrap_err(),
         ] {
             assert!(error.is_input());
@@ -160,7 +160,7 @@ fn any_other_damage_names_file_and_line() {
     // A whole last line without its newline is not torn, and not good either.
     fs::write(&path, format!("{whole}{{\"id\": 1}}")).unwrap();
     assert!(
-        read(&[path.clone()])
+        read(slice::from_ref(&path))
             .unwrap_err()
             .to_string()
             .contains(":4: ")
@@ -170,7 +170,7 @@ fn any_other_damage_names_file_and_line() {
         whole.replace("\"reason\":null", "\"reason\":\"\u{e9}\""),
     )
     .unwrap();
-    assert!(read(&[path.clone()]).is_ok());
+    assert!(read(slice::from_ref(&path)).is_ok());
     let twice = format!(
         "{whole}{}\n",
         second.replace("\"reason\":null", "\"reason\":\"x\"")

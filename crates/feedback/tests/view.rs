@@ -59,7 +59,7 @@ fn two_answers_lie_side_by_side_where_there_is_room() {
     let shown = sitting.session.open().unwrap().1.shown.clone();
     let texts = ["Hello to you", "Go away"];
     let line = wide.lines().find(|l| l.contains("Hello")).unwrap();
-    assert!(line.contains(&texts[0]) && line.contains('│') && line.contains(&texts[1]));
+    assert!(line.contains(texts[0]) && line.contains('│') && line.contains(texts[1]));
     assert!(line.starts_with(texts[shown[0]]));
     for needle in [
         "0/1 done",
