@@ -5,6 +5,7 @@ mod bench;
 mod bench_algorithms;
 mod device;
 mod export;
+mod feedback;
 mod fetch;
 mod generate;
 mod inspect;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use togi_data::DataError;
+use togi_feedback::FeedbackError;
 use togi_policy::PolicyError;
 use togi_train::TrainError;
 
@@ -49,6 +51,8 @@ enum Command {
     Fetch(fetch::FetchArguments),
     /// Say what a reward thinks of answers in files.
     Score(score::ScoreArguments),
+    /// Let people judge answers, and turn their judgements into rows to train on.
+    Feedback(feedback::FeedbackArguments),
     /// Complete prompts.
     Generate(generate::GenerateArguments),
     /// Talk with a model.
@@ -92,6 +96,7 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
+        Command::Feedback(arguments) => feedback::run(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Chat(arguments) => generate::chat(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
@@ -115,6 +120,7 @@ fn main() -> ExitCode {
                 .map(TrainError::is_input)
                 .or_else(|| error.downcast_ref().map(PolicyError::is_input))
                 .or_else(|| error.downcast_ref().map(DataError::is_input))
+                .or_else(|| error.downcast_ref().map(FeedbackError::is_input))
                 .unwrap_or(error.is::<InputError>());
             ExitCode::from(if input { 2 } else { 1 })
         }

@@ -21,8 +21,9 @@ impl Message {
     }
 }
 
-/// Plain text, or a conversation for the chat template.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Plain text, or a conversation for the chat template; in JSON a text or a list of messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Content {
     /// Used as it is.
     Text(String),
