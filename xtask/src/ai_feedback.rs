@@ -245,6 +245,7 @@ impl Ending<'_> {
         let Compared {
             comparison,
             samples,
+            answers,
         } = arena.compare(models)?;
         println!("\n{}", plain(&comparison.table()?));
         let (name, _) = models[models.len() - 1];
@@ -262,7 +263,8 @@ impl Ending<'_> {
                 ));
             }
         } else {
-            let versus = Versus::of(self.judge, &comparison, name, "start", seed)?;
+            let (ours, theirs) = (&answers[models.len() - 1], &answers[0]);
+            let versus = Versus::of(self.judge, (name, ours), ("start", theirs), seed)?;
             summary.push_str(&versus.summary());
             summary.push('\n');
         }

@@ -11,7 +11,10 @@ use togi_feedback::{
     log, terminal,
 };
 
-use crate::InputError;
+use crate::{
+    InputError,
+    agreement::{self, AgreementArguments},
+};
 
 #[derive(Args)]
 pub(crate) struct FeedbackArguments {
@@ -23,6 +26,8 @@ pub(crate) struct FeedbackArguments {
 enum Command {
     /// Judge answers in this terminal.
     Annotate(AnnotateArguments),
+    /// How far annotators agree, and what each of them likes for its own sake.
+    Agreement(AgreementArguments),
     /// Write judgements as rows that `train` reads.
     Export(ExportArguments),
 }
@@ -96,6 +101,7 @@ enum AggregateArgument {
 pub(crate) fn run(arguments: &FeedbackArguments) -> Result<()> {
     match &arguments.command {
         Command::Annotate(arguments) => annotate(arguments),
+        Command::Agreement(arguments) => agreement::run(arguments),
         Command::Export(arguments) => write(arguments),
     }
 }

@@ -1,9 +1,11 @@
 //! Togi's command line: `cargo xtask <command>`.
 
+mod agreement;
 mod ai_feedback;
 mod bench;
 mod bench_algorithms;
 mod device;
+mod eval;
 mod export;
 mod feedback;
 mod fetch;
@@ -53,6 +55,8 @@ enum Command {
     Score(score::ScoreArguments),
     /// Let people judge answers, and turn their judgements into rows to train on.
     Feedback(feedback::FeedbackArguments),
+    /// Measure models, or reward models, and compare them.
+    Eval(Box<eval::EvalArguments>),
     /// Complete prompts.
     Generate(generate::GenerateArguments),
     /// Talk with a model.
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
         Command::Fetch(arguments) => fetch::run(&arguments),
         Command::Score(arguments) => score::run(&arguments),
         Command::Feedback(arguments) => feedback::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Chat(arguments) => generate::chat(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -179,6 +179,7 @@ impl Session {
             let Compared {
                 comparison: compared,
                 samples: answers,
+                ..
             } = compare(models, proxy, arguments.compare, seed)?;
             samples = answers;
             let path = self.run.path().join("comparison.json");

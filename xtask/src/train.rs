@@ -218,6 +218,7 @@ fn run_rlhf(arguments: &TrainArguments) -> Result<()> {
     let Compared {
         comparison,
         samples,
+        ..
     } = outcome.compared;
     let gain = comparison.difference(metric, "PPO", "SFT")?;
     println!("\n{}", plain(&comparison.table()?));

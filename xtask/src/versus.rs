@@ -2,15 +2,13 @@
 
 use anyhow::Result;
 use togi_eval::{
-    Comparison, EvalError, Interval,
+    EvalError, Interval,
     bootstrap::mean_interval,
     length_controlled::{Battles, length_controlled},
     paired::sign_test,
 };
-use togi_reward::{
-    Scorable,
-    judge::{Judge, Pair, PositionBias, Verdict},
-};
+use togi_reward::judge::{Judge, Pair, PositionBias, Verdict};
+use togi_train::rollout::Rollout;
 
 /// What a judge says of a system's answers against another's.
 pub(crate) struct Versus {
@@ -29,67 +27,63 @@ pub(crate) struct Versus {
     /// Prompts that the judge could not decide, and the first reason; they count for nothing.
     pub(crate) unscorable: (usize, Option<String>),
     pub(crate) compared: usize,
+    /// The probability of each prompt; none where the judge could not decide.
+    pub(crate) wins: Vec<Option<f64>>,
 }
 
 /// Of the length-controlled win rate: what scikit-learn calls 1 / C.
 const RIDGE: f64 = 1.0;
 
 impl Versus {
-    /// Asks the judge about the answers of two systems of a comparison.
+    /// Asks the judge about two systems' answers to the same prompts.
     ///
     /// # Errors
-    /// When a system is not there; when the judge could decide nothing.
+    /// When the judge could decide nothing.
     pub(crate) fn of(
         judge: &dyn Judge,
-        comparison: &Comparison,
-        system: &str,
-        other: &str,
+        (system, ours): (&str, &[Rollout]),
+        (other, theirs): (&str, &[Rollout]),
         seed: u64,
     ) -> Result<Self> {
-        let answers = |name: &str| {
-            let found = comparison.systems.iter().find(|s| s.name == name);
-            let missing = || EvalError::Empty(format!("answers of {name}"));
-            found.map(|system| &system.answers).ok_or_else(missing)
-        };
-        let (ours, theirs) = (answers(system)?, answers(other)?);
-        let item = |prompt, completion| Scorable {
-            prompt,
-            prompt_ids: &[],
-            completion,
-            completion_ids: &[],
-        };
-        let all = comparison.prompts.iter().zip(ours).zip(theirs);
-        let (mut pairs, mut wins, mut longer_by) = (Vec::new(), Vec::new(), Vec::new());
-        let length = |text: &str| text.chars().count() as f64;
-        let mut equal = 0;
-        for ((prompt, ours), theirs) in all {
-            if ours == theirs {
-                equal += 1;
-                wins.push(0.5);
-                longer_by.push(0.0);
-            } else {
-                pairs.push(Pair {
-                    first: item(prompt, ours),
-                    second: item(prompt, theirs),
-                });
-            }
-        }
+        let differ = |(ours, theirs): &(&Rollout, &Rollout)| ours.text != theirs.text;
+        let both = || ours.iter().zip(theirs);
+        let pairs: Vec<Pair<'_>> = both()
+            .filter(differ)
+            .map(|(ours, theirs)| Pair {
+                first: ours.scorable(),
+                second: theirs.scorable(),
+            })
+            .collect();
+        let mut answered = judge.compare(&pairs).into_iter();
         let mut verdicts: Vec<Verdict> = Vec::new();
         let mut unscorable = (0, None);
-        for (verdict, pair) in judge.compare(&pairs).into_iter().zip(&pairs) {
-            match verdict {
-                Ok(verdict) => {
-                    wins.push(verdict.first);
-                    let (ours, theirs) = (pair.first.completion, pair.second.completion);
-                    longer_by.push(length(ours) - length(theirs));
-                    verdicts.push(verdict);
+        // One value a prompt; answers that are equal are even.
+        let each: Vec<Option<f64>> = both()
+            .map(|pair| {
+                if !differ(&pair) {
+                    return Some(0.5);
                 }
-                Err(reason) => {
-                    unscorable.0 += 1;
-                    unscorable.1.get_or_insert_with(|| reason.to_string());
+                match answered.next()? {
+                    Ok(verdict) => {
+                        let first = verdict.first;
+                        verdicts.push(verdict);
+                        Some(first)
+                    }
+                    Err(reason) => {
+                        unscorable.0 += 1;
+                        unscorable.1.get_or_insert_with(|| reason.to_string());
+                        None
+                    }
                 }
-            }
-        }
+            })
+            .collect();
+        let length = |rollout: &Rollout| rollout.text.chars().count() as f64;
+        let (wins, longer_by): (Vec<f64>, Vec<f64>) = each
+            .iter()
+            .zip(both())
+            .filter_map(|(win, (ours, theirs))| Some(((*win)?, length(ours) - length(theirs))))
+            .unzip();
+        let equal = both().count() - pairs.len();
         if let (true, Some(reason)) = (wins.is_empty(), &unscorable.1) {
             anyhow::bail!("{} could decide no pair: {reason}", judge.name());
         }
@@ -110,6 +104,7 @@ impl Versus {
             equal,
             unscorable,
             compared: wins.len(),
+            wins: each,
         })
     }
 

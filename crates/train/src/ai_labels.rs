@@ -8,7 +8,7 @@ use serde_json::Value;
 use togi_data::{PairSample, PromptSample, Sample, Tokenizer, lab};
 use togi_policy::{Decoder, Sampling};
 use togi_reward::{
-    Scorable, Unscorable,
+    Unscorable,
     judge::{Judge, Pair, PositionBias, Verdict},
 };
 
@@ -237,8 +237,8 @@ fn compare(judge: &dyn Judge, drawn: &[Rollout]) -> Vec<Line> {
         .chunks_exact(2)
         .filter(differ)
         .map(|pair| Pair {
-            first: scorable(&pair[0]),
-            second: scorable(&pair[1]),
+            first: pair[0].scorable(),
+            second: pair[1].scorable(),
         })
         .collect();
     let mut verdicts = judge.compare(&pairs).into_iter();
@@ -252,15 +252,6 @@ fn compare(judge: &dyn Judge, drawn: &[Rollout]) -> Vec<Line> {
             line(&pair[0], &pair[1], verdict)
         })
         .collect()
-}
-
-fn scorable(rollout: &Rollout) -> Scorable<'_> {
-    Scorable {
-        prompt: &rollout.prompt,
-        prompt_ids: &rollout.sample.ids[..rollout.prompt_len],
-        completion: &rollout.text,
-        completion_ids: rollout.completion(),
-    }
 }
 
 fn line(first: &Rollout, second: &Rollout, verdict: Option<Result<Verdict, Unscorable>>) -> Line {

@@ -61,11 +61,12 @@ impl Arena<'_> {
     /// # Errors
     /// Answers that cannot be scored.
     pub fn compare(&self, systems: &[(&str, &Policy)]) -> Result<Compared, TrainError> {
-        let (mut measured, mut tokens) = (Vec::new(), Vec::new());
+        let (mut measured, mut tokens, mut answers) = (Vec::new(), Vec::new(), Vec::new());
         for (name, policy) in systems {
-            let (system, views) = self.measure(name, policy)?;
+            let (system, views, drawn) = self.measure(name, policy)?;
             measured.push(system);
             tokens.push(views);
+            answers.push(drawn);
         }
         let comparison = Comparison {
             prompts: self.prompts.iter().map(|p| p.text.clone()).collect(),
@@ -81,16 +82,17 @@ impl Arena<'_> {
         Ok(Compared {
             comparison,
             samples,
+            answers,
         })
     }
 
     /// Draws answers of one system and measures them: its metrics by their names in the table, and the
-    /// tokens of its first answers.
+    /// tokens of its first answers, and all answers.
     fn measure(
         &self,
         name: &str,
         policy: &Policy,
-    ) -> Result<(System, Vec<Vec<TokenView>>), TrainError> {
+    ) -> Result<(System, Vec<Vec<TokenView>>, Vec<Rollout>), TrainError> {
         let (decoder, tokenizer) = (&policy.decoder, &policy.tokenizer);
         let asked: Vec<&PromptSample> = self.prompts.iter().collect();
         let seed = self.seed ^ 0x6576_616c;
@@ -161,7 +163,7 @@ impl Arena<'_> {
             ],
             answers: texts.iter().map(|t| (*t).to_owned()).collect(),
         };
-        Ok((system, views))
+        Ok((system, views, drawn))
     }
 }
 
@@ -172,6 +174,8 @@ pub struct Compared {
     pub comparison: Comparison,
     /// The answers, the first of them token by token.
     pub samples: Vec<BrowserItem>,
+    /// The answers of each system.
+    pub answers: Vec<Vec<Rollout>>,
 }
 
 /// Answers of which the tokens are kept.

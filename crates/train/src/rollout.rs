@@ -38,6 +38,16 @@ impl Rollout {
     pub fn completion(&self) -> &[u32] {
         &self.sample.ids[self.prompt_len..]
     }
+
+    /// As rewards and judges see it.
+    pub fn scorable(&self) -> Scorable<'_> {
+        Scorable {
+            prompt: &self.prompt,
+            prompt_ids: &self.sample.ids[..self.prompt_len],
+            completion: &self.text,
+            completion_ids: self.completion(),
+        }
+    }
 }
 
 /// Draws one completion a prompt; `first` numbers the first of them among all of the run, so that
@@ -99,15 +109,7 @@ pub fn scores(
     stage: &str,
     step: u64,
 ) -> Result<Vec<Score>, TrainError> {
-    let batch: Vec<Scorable<'_>> = rollouts
-        .iter()
-        .map(|r| Scorable {
-            prompt: &r.prompt,
-            prompt_ids: &r.sample.ids[..r.prompt_len],
-            completion: &r.text,
-            completion_ids: r.completion(),
-        })
-        .collect();
+    let batch: Vec<Scorable<'_>> = rollouts.iter().map(Rollout::scorable).collect();
     reward
         .score(&batch)
         .into_iter()

@@ -1,0 +1,114 @@
+//! `cargo xtask eval diversity`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use togi_eval::diversity::{Diversity, Output, Scores};
+
+use super::{
+    Answering, names, prompts_of,
+    table::{Measure, Measured, Outcome},
+};
+use crate::InputError;
+
+#[derive(Args)]
+pub(crate) struct DiversityArguments {
+    #[command(flatten)]
+    answering: Answering,
+    /// Files with prompts, in any of the layouts that `train` reads.
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Vec<PathBuf>,
+    /// Answers to each prompt.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    samples: usize,
+}
+
+pub(crate) fn run(arguments: &DiversityArguments) -> Result<()> {
+    let answering = &arguments.answering;
+    let each = arguments.samples;
+    if each < 2 {
+        let text =
+            "--samples: must be at least 2: answers to a prompt are compared with one another";
+        return Err(InputError(text.to_owned()).into());
+    }
+    let device = answering.device()?;
+    let mut outcome = Outcome {
+        suite: "diversity".to_owned(),
+        seed: answering.seed,
+        ..Outcome::default()
+    };
+    for (spec, name) in answering.model.iter().zip(names(&answering.model)) {
+        let policy = answering.load(spec, &device)?;
+        if outcome.items.is_empty() {
+            outcome.items = answering.limited(prompts_of(&arguments.data, &policy)?)?;
+        }
+        let asked = answering.asked(&policy, &outcome.items)?;
+        let drawn = answering.answers(&policy, &asked, each)?;
+        let texts: Vec<String> = drawn
+            .iter()
+            .map(|g| policy.tokenizer.decode(&g.ids))
+            .collect();
+        let outputs: Vec<Vec<Output<'_, u32>>> = drawn
+            .chunks(each)
+            .zip(texts.chunks(each))
+            .map(|(drawn, texts)| {
+                let both = drawn.iter().zip(texts);
+                both.map(|(g, text)| Output {
+                    tokens: &g.ids,
+                    text,
+                    embedding: None,
+                })
+                .collect()
+            })
+            .collect();
+        let vocabulary = policy.tokenizer.vocab_size();
+        let all = Diversity::of(&outputs, vocabulary)?;
+        let mut totals = Vec::new();
+        for (where_, scores) in [
+            ("per input", &all.per_input),
+            ("across inputs", &all.across_inputs),
+        ] {
+            if let Some(scores) = scores {
+                totals.extend(rows(where_, scores));
+            }
+        }
+        let own = |group: &Vec<Output<'_, u32>>| Scores::of(group, vocabulary).ok();
+        let groups: Vec<Option<Scores>> = outputs.iter().map(own).collect();
+        let of =
+            |value: &dyn Fn(&Scores) -> f64| groups.iter().map(|g| g.as_ref().map(value)).collect();
+        outcome.systems.push(Measured {
+            name,
+            measures: vec![
+                Measure::new("EAD of a prompt's answers", of(&|s| s.adjusted_distinct)),
+                Measure::new("self-BLEU of a prompt's answers", of(&|s| s.self_bleu)),
+                Measure::new(
+                    "compression of a prompt's answers",
+                    of(&|s| s.compression_ratio),
+                ),
+            ],
+            totals,
+            answers: texts
+                .chunks(each)
+                .map(|texts| texts.join("\n---\n"))
+                .collect(),
+        });
+    }
+    outcome.notes.push(format!(
+        "{each} answers to each prompt. Per input: means over prompts of their answers' diversity; across \
+         inputs: of one answer to each prompt. distinct-n and EAD are means over n = 1 to 5 of token runs."
+    ));
+    outcome.finish(answering.out.as_deref())
+}
+
+fn rows(place: &str, scores: &Scores) -> Vec<(String, f64)> {
+    vec![
+        (format!("distinct-n, {place}"), scores.distinct),
+        (format!("EAD, {place}"), scores.adjusted_distinct),
+        (format!("self-BLEU, {place}"), scores.self_bleu),
+        (
+            format!("compression ratio, {place}"),
+            scores.compression_ratio,
+        ),
+    ]
+}

@@ -1,0 +1,179 @@
+//! `cargo xtask eval reward`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use togi_data::{
+    HhAs, LoadOptions, LossOn, OverLong, PairSample, Record, TokenizeOptions, Tokenizer, load_with,
+    tokenize,
+};
+use togi_eval::calibration::{CALIBRATION_BINS, Calibration, LengthBias};
+use togi_policy::{Head, ModelConfig, source::Source};
+use togi_reward::{LabGold, Reward, RewardModel, Scorable};
+
+use super::{
+    names,
+    table::{Measure, Measured, Outcome},
+};
+use crate::{InputError, device};
+
+#[derive(Args)]
+pub(crate) struct RewardSuiteArguments {
+    /// A reward model's folder, or `lab`; several are compared with the first.
+    #[arg(long, value_name = "SRC", required = true)]
+    reward: Vec<String>,
+    /// Pairs: `prompt`, `chosen`, `rejected`, or HH dialogues.
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Vec<PathBuf>,
+    /// Longest sample, in tokens; longer ones are cut.
+    #[arg(long, default_value_t = 512)]
+    max_length: usize,
+    /// Only the first N pairs.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Of the bootstrap.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Write report.html, results.json and answers.jsonl into this folder.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+pub(crate) fn run(arguments: &RewardSuiteArguments) -> Result<()> {
+    let device = device::parse(&arguments.device)?;
+    let mut outcome = Outcome {
+        suite: "reward".to_owned(),
+        seed: arguments.seed,
+        ..Outcome::default()
+    };
+    for (spec, name) in arguments.reward.iter().zip(names(&arguments.reward)) {
+        let (reward, tokenizer): (Box<dyn Reward>, Tokenizer) = if spec == "lab" {
+            (Box::new(LabGold), togi_data::lab::tokenizer()?)
+        } else {
+            let model = Source::parse(spec)?.load(&device, arguments.seed)?;
+            if ModelConfig::head_of(&model.decoder.params) != Head::Score {
+                let text = format!("--reward {spec}: is a language model, not a reward model");
+                return Err(InputError(text).into());
+            }
+            (
+                Box::new(RewardModel::new(model.decoder, 8)),
+                model.tokenizer,
+            )
+        };
+        let pairs = pairs(arguments, &tokenizer)?;
+        if pairs.is_empty() {
+            return Err(InputError("--data: no pair to score".to_owned()).into());
+        }
+        outcome.items = pairs.iter().map(|(prompt, _)| prompt.clone()).collect();
+        let margins = margins(&*reward, &pairs, &tokenizer);
+        let known: Vec<f64> = margins.iter().copied().flatten().collect();
+        let longer: Vec<f64> = margins
+            .iter()
+            .zip(&pairs)
+            .filter(|(margin, _)| margin.is_some())
+            .map(|(_, (_, pair))| pair.chosen.len() as f64 - pair.rejected.len() as f64)
+            .collect();
+        let mut totals = Vec::new();
+        if !known.is_empty() {
+            let calibration = Calibration::of_margins(&known, CALIBRATION_BINS);
+            let bias = LengthBias::of(&known, &longer);
+            totals = vec![
+                ("ECE".to_owned(), calibration.expected_error()),
+                (
+                    "correlation of margin and length".to_owned(),
+                    bias.correlation,
+                ),
+                ("the longer answer wins".to_owned(), bias.longer_wins),
+                (
+                    "accuracy where the longer is better".to_owned(),
+                    bias.where_longer.0,
+                ),
+                (
+                    "accuracy where the shorter is better".to_owned(),
+                    bias.where_shorter.0,
+                ),
+            ];
+        }
+        // A tie is half right: it says nothing.
+        let right = |margin: &Option<f64>| {
+            margin.map(|m| {
+                if m == 0.0 {
+                    0.5
+                } else {
+                    f64::from(u8::from(m > 0.0))
+                }
+            })
+        };
+        outcome.systems.push(Measured {
+            name,
+            measures: vec![
+                Measure::new("accuracy", margins.iter().map(right).collect()),
+                Measure::new("margin", margins),
+            ],
+            totals,
+            answers: Vec::new(),
+        });
+    }
+    outcome.finish(arguments.out.as_deref())
+}
+
+fn pairs(
+    arguments: &RewardSuiteArguments,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<(String, PairSample)>> {
+    let options = TokenizeOptions {
+        max_length: arguments.max_length,
+        over_long: OverLong::Truncate,
+        loss_on: LossOn::Completion,
+        hh: HhAs::Text,
+    };
+    let mut pairs = Vec::new();
+    for file in &arguments.data {
+        for row in load_with(Path::new(file), &LoadOptions::default())?.records {
+            if let (Record::Preference { prompt, .. }, Some(pair)) =
+                (&row.record, tokenize::pair(&row, tokenizer, &options)?)
+            {
+                pairs.push((prompt.text(), pair));
+            }
+        }
+    }
+    pairs.truncate(arguments.limit.unwrap_or(usize::MAX));
+    Ok(pairs)
+}
+
+/// By how much the reward likes the chosen answers better; none where it cannot score both.
+fn margins(
+    reward: &dyn Reward,
+    pairs: &[(String, PairSample)],
+    tokenizer: &Tokenizer,
+) -> Vec<Option<f64>> {
+    let side = |sample: &togi_data::Sample| {
+        let start = sample.scored().next().unwrap_or(sample.len());
+        (start, tokenizer.decode(&sample.ids[start..]))
+    };
+    let sides: Vec<_> = pairs
+        .iter()
+        .flat_map(|(prompt, pair)| {
+            [&pair.chosen, &pair.rejected].map(|sample| (prompt, sample, side(sample)))
+        })
+        .collect();
+    let all: Vec<Scorable<'_>> = sides
+        .iter()
+        .map(|(prompt, sample, (start, text))| Scorable {
+            prompt,
+            prompt_ids: &sample.ids[..*start],
+            completion: text,
+            completion_ids: &sample.ids[*start..],
+        })
+        .collect();
+    let scores = reward.score(&all);
+    let margin = |both: &[Result<togi_reward::Score, togi_reward::Unscorable>]| match both {
+        [Ok(chosen), Ok(rejected)] => Some(chosen.value - rejected.value),
+        _ => None,
+    };
+    scores.chunks(2).map(margin).collect()
+}
