@@ -15,7 +15,7 @@ use togi_data::{
 };
 use togi_policy::{
     Finish, Generation, Policy, Sampling,
-    generate::{Voice, generate_with},
+    generate::{Request, Voice, generate_with},
     source::Source,
 };
 
@@ -154,15 +154,20 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<()> {
     let streams: Vec<u64> = (0..ids.len() as u64).collect();
     let started = Instant::now();
     let weights = policy.decoder.frozen();
-    let eos = policy.tokenizer.eos_ids();
-    let seed = drawing.seed;
-    let nothing = &mut |_, _| {};
+    let request = Request {
+        prompts: &ids,
+        streams: &streams,
+        constraints: &[],
+        eos: policy.tokenizer.eos_ids(),
+        sampling: &sampling,
+        seed: drawing.seed,
+    };
     let voice = Voice {
         decoder: &policy.decoder,
         weights: &weights,
         share: 1.0,
     };
-    let drawn = generate_with(&[voice], &ids, eos, &sampling, seed, &streams, nothing)?;
+    let drawn = generate_with(&[voice], &request, &mut |_, _| {})?;
     let seconds = started.elapsed().as_secs_f64();
     let tokens: usize = drawn.iter().map(|d| d.ids.len()).sum();
     let chosen = match arguments.best_of {
@@ -332,15 +337,15 @@ pub(crate) fn chat(arguments: &ChatArguments) -> Result<()> {
             weights: &weights,
             share: 1.0,
         };
-        let drawn = generate_with(
-            &[voice],
-            &[&ids],
-            tokenizer.eos_ids(),
-            &sampling,
-            drawing.seed,
-            &[turn],
-            &mut print,
-        )?;
+        let request = Request {
+            prompts: &[&ids],
+            streams: &[turn],
+            constraints: &[],
+            eos: tokenizer.eos_ids(),
+            sampling: &sampling,
+            seed: drawing.seed,
+        };
+        let drawn = generate_with(&[voice], &request, &mut print)?;
         println!();
         if drawn[0].finish == Finish::Length {
             eprintln!("(cut at {} tokens)", drawn[0].ids.len());

@@ -17,6 +17,7 @@ pub mod rng;
 pub mod sample;
 pub mod stats;
 pub mod template;
+pub mod token_bytes;
 pub mod tokenize;
 pub mod tokenizer;
 
@@ -27,5 +28,6 @@ pub use record::{Content, Located, Message, Record};
 pub use sample::{
     LabelledSample, PairSample, PromptSample, RankedSample, RatedSample, Role, Sample, StepSample,
 };
+pub use token_bytes::TokenBytes;
 pub use tokenize::{HhAs, LossOn, OverLong, TokenizeOptions};
 pub use tokenizer::{SpecialTokens, Tokenizer};
