@@ -21,7 +21,7 @@ fn model(vocab_size: usize) -> Decoder {
     });
     let config = ModelConfig::from_hf_json(&config, "the test").unwrap();
     let device = Device::flex();
-    let params = Params::random(&config, Head::Language, 7, &device);
+    let params = Params::random(&config, Head::LanguageModel, 7, &device);
     Decoder::new(config, params, device).unwrap()
 }
 
@@ -212,10 +212,10 @@ fn regex(pattern: &str) -> Rules {
 
 fn matches(pattern: &str, text: &str) -> bool {
     let pattern = format!("^(?:{pattern})$");
-    regex_lite(&pattern, text)
+    matches_whole(&pattern, text)
 }
 
-fn regex_lite(pattern: &str, text: &str) -> bool {
+fn matches_whole(pattern: &str, text: &str) -> bool {
     use regex_automata::{
         Anchored, Input,
         dfa::{Automaton, dense},
@@ -338,6 +338,18 @@ fn is_answer(text: &str) -> bool {
         && answer.tags.len() <= 3
 }
 
+/// JSON sets numbers no limit, Rust does: those that are too large are passed over.
+fn is_object(text: &str) -> bool {
+    match serde_json::from_str::<Map<String, Value>>(text) {
+        Ok(_) => true,
+        Err(error) if error.to_string().starts_with("number out of range") => {
+            text.trim_start().starts_with('{')
+                && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+        }
+        Err(_) => false,
+    }
+}
+
 #[test]
 fn every_text_is_json_of_its_schema() {
     for tokenizer in [byte_level(), pieces()] {
@@ -354,8 +366,7 @@ fn every_text_is_json_of_its_schema() {
             json_object: true,
             ..Rules::default()
         };
-        let holds = |text: &str| serde_json::from_str::<Map<String, Value>>(text).is_ok();
-        bench.check(&object, 40, holds);
+        bench.check(&object, 40, is_object);
         let lark = Rules {
             lark: Some("start: \"(\" start? \")\" | /[a-z]+/".to_owned()),
             ..Rules::default()
@@ -464,7 +475,10 @@ fn a_text_does_not_depend_on_its_batch() {
     };
     let together = bench.draw(&all, &streams, &sampling(24)).unwrap();
     let refilled = bench.draw(&all, &streams, &sampling(5)).unwrap();
-    assert_eq!(together, refilled);
+    for (a, b) in together.iter().zip(&refilled) {
+        assert_eq!((&a.ids, a.constrained), (&b.ids, b.constrained));
+        assert_eq!((a.finish, a.satisfied), (b.finish, b.satisfied));
+    }
     for (stream, expected) in streams.iter().zip(&together) {
         let alone = bench
             .draw(&[of(*stream)], &[*stream], &sampling(1))
@@ -472,7 +486,6 @@ fn a_text_does_not_depend_on_its_batch() {
         assert_eq!(alone[0].ids, expected.ids, "stream {stream}");
         assert_eq!(alone[0].constrained, expected.constrained);
     }
-    // Without a constraint nothing is forbidden, and with one of everything the draw is the same.
     assert!(
         together
             .iter()
@@ -673,7 +686,7 @@ fn masks_of_a_real_tokenizer() {
                 .regex
                 .as_ref()
                 .is_none_or(|pattern| matches(pattern, text))
-                && (!rules.json_object || serde_json::from_str::<Map<String, Value>>(text).is_ok())
+                && (!rules.json_object || is_object(text))
                 && (rules.json_schema.is_none() || is_answer(text))
                 && !rules.banned.iter().any(|b| text.contains(b))
                 && rules.required.iter().all(|r| text.contains(r))
