@@ -217,16 +217,16 @@ mod tests {
         assert_eq!(texts(&bytes.first), owned(first), "{decoder}");
         assert_eq!(texts(&bytes.later), owned(later), "{decoder}");
         let ids = 0..vocabulary.len();
-        for (a, b, c) in ids.clone().flat_map(|a| {
-            ids.clone()
-                .flat_map(move |b| (0..4).map(move |c| (a, b, c)))
-        }) {
-            let parts = (&bytes.first[a], &bytes.later[b], &bytes.later[c]);
-            if let (Some(x), Some(y), Some(z)) = parts {
-                let joined = [&x[..], &y[..], &z[..]].concat();
-                if let Ok(text) = String::from_utf8(joined) {
-                    let decoded = tokenizer.decode(&[a as u32, b as u32, c as u32]);
-                    assert_eq!(decoded, text, "{decoder}");
+        for a in ids.clone() {
+            for b in ids.clone() {
+                for c in ids.clone() {
+                    let parts = [&bytes.first[a], &bytes.later[b], &bytes.later[c]];
+                    let joined = parts.into_iter().cloned().collect::<Option<Vec<_>>>();
+                    let joined = joined.map(|parts| String::from_utf8(parts.concat()));
+                    if let Some(Ok(text)) = joined {
+                        let decoded = tokenizer.decode(&[a as u32, b as u32, c as u32]);
+                        assert_eq!(decoded, text, "{decoder}");
+                    }
                 }
             }
         }
