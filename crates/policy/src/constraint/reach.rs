@@ -29,7 +29,10 @@ pub(super) fn reach(automaton: &Automaton, first: &Trie, later: &Trie) -> Option
     let mut layer = vec![start];
     let mut tokens = 0;
     let mut looked = 0;
-    while !layer.is_empty() && !(complete && fewest.is_some()) {
+    while !layer.is_empty() {
+        if complete && fewest.is_some() {
+            break;
+        }
         tokens += 1;
         let mut next_layer = Vec::new();
         for from in layer {
