@@ -9,19 +9,22 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use togi_data::{
     LoadOptions, Message, OverLong, PromptSample, TokenizeOptions, Tokenizer, load_with, tokenize,
 };
 use togi_policy::{
-    Finish, Generation, Policy, Sampling,
-    generate::{Voice, generate_with},
+    Finish, Policy, Sampling,
+    generate::{Request, Voice, generate_with},
     source::Source,
 };
+use togi_reward::control::{Choice, Control, Controlled};
 
-use togi_reward::Scorable;
-
-use crate::{InputError, device, scorer::RewardArguments};
+use crate::{
+    InputError,
+    control::{ControlArguments, answer},
+    device,
+};
 
 /// How answers are drawn.
 #[derive(Args)]
@@ -105,18 +108,8 @@ pub(crate) struct GenerateArguments {
     /// Answers to each prompt.
     #[arg(long, value_name = "N", default_value_t = 1)]
     samples: usize,
-    /// Draw N answers to each prompt and keep the one that the reward likes best (needs --reward).
-    #[arg(
-        long,
-        value_name = "N",
-        conflicts_with = "samples",
-        requires = "reward"
-    )]
-    best_of: Option<usize>,
-    /// What chooses: `lab`, or the folder or run folder of a reward model; several make an ensemble
-    /// (their mean).
-    #[arg(long, value_name = "SRC")]
-    reward: Vec<String>,
+    #[command(flatten)]
+    control: ControlArguments,
     /// Sequences that are generated at a time.
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch_size: usize,
@@ -127,11 +120,11 @@ pub(crate) struct GenerateArguments {
 
 pub(crate) fn generate(arguments: &GenerateArguments) -> Result<()> {
     let drawing = &arguments.drawing;
-    let each = arguments.best_of.unwrap_or(arguments.samples);
+    let each = arguments.samples;
     if each == 0 {
-        let text = "--samples and --best-of must be at least 1";
-        return Err(InputError(text.to_owned()).into());
+        return Err(InputError("--samples must be at least 1".to_owned()).into());
     }
+    arguments.control.check()?;
     if arguments.prompt.is_empty() && arguments.data.is_empty() {
         let text = "nothing to answer: give --prompt TEXT or --data FILE";
         return Err(InputError(text.to_owned()).into());
@@ -140,6 +133,9 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<()> {
     sampling.validate()?;
     let policy = drawing.load()?;
     let prompts = arguments.prompts(&policy.tokenizer)?;
+    let control = arguments
+        .control
+        .build(&policy, arguments.batch_size, drawing.seed)?;
     let mut out = match &arguments.out {
         Some(path) => {
             let file = File::create(path).with_context(|| path.display().to_string())?;
@@ -147,104 +143,72 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<()> {
         }
         None => None,
     };
-    let ids: Vec<&[u32]> = prompts
+    let asked: Vec<PromptSample> = prompts
         .iter()
-        .flat_map(|p| std::iter::repeat_n(&p.ids[..], each))
+        .flat_map(|p| std::iter::repeat_n(p.clone(), each))
         .collect();
-    let streams: Vec<u64> = (0..ids.len() as u64).collect();
+    let streams: Vec<u64> = (0..asked.len() as u64).collect();
     let started = Instant::now();
-    let weights = policy.decoder.frozen();
-    let eos = policy.tokenizer.eos_ids();
-    let seed = drawing.seed;
-    let nothing = &mut |_, _| {};
-    let voice = Voice {
-        decoder: &policy.decoder,
-        weights: &weights,
-        share: 1.0,
-    };
-    let drawn = generate_with(&[voice], &ids, eos, &sampling, seed, &streams, nothing)?;
+    let keys = (drawing.seed, &streams[..]);
+    let answers = answer(&control, &policy, &asked, &sampling, keys)?;
     let seconds = started.elapsed().as_secs_f64();
-    let tokens: usize = drawn.iter().map(|d| d.ids.len()).sum();
-    let chosen = match arguments.best_of {
-        None => (0..drawn.len()).map(|i| (i, None)).collect(),
-        Some(_) => best(arguments, &policy, &prompts, &drawn, each)?,
-    };
-    let alone = chosen.len() == 1;
-    for (i, score) in chosen {
-        let generation = &drawn[i];
-        let prompt = &prompts[i / each].text;
-        let text = policy.tokenizer.decode(&generation.ids);
+    let alone = answers.len() == 1;
+    for (prompt, answer) in asked.iter().zip(&answers) {
+        let (prompt, text) = (&prompt.text, &answer.text);
         match &mut out {
             Some((path, file)) => {
-                let mut row = json!({
-                    "prompt": prompt,
-                    "completion": text,
-                    "tokens": generation.ids.len(),
-                    "finish": generation.finish,
-                    "logp": generation.logps.iter().map(|x| f64::from(*x)).sum::<f64>(),
-                });
-                if let Some(score) = score {
-                    row["score"] = json!(score);
-                }
+                let row = row(prompt, answer);
                 writeln!(file, "{row}").with_context(|| path.display().to_string())?;
             }
             None if alone => println!("{text}"),
             None => println!("> {prompt}\n{text}\n"),
         }
+        if let Some(reason) = &answer.refused {
+            eprintln!("The guard let no answer to `{prompt}` pass: {reason}");
+        }
     }
     if let Some((path, file)) = &mut out {
         file.flush().with_context(|| path.display().to_string())?;
     }
-    eprintln!(
+    let tokens: usize = answers.iter().map(|a| a.generation.ids.len()).sum();
+    let drawn: usize = answers.iter().map(|a| a.drawn).sum();
+    let mut told = format!(
         "{tokens} tokens in {seconds:.2} s, {:.1} tokens/s",
         tokens as f64 / seconds
     );
+    if drawn > answers.len() {
+        told.push_str(&format!(", of {drawn} answers that were drawn"));
+    }
+    let unsatisfied = answers.iter().filter(|a| !a.generation.satisfied).count();
+    if unsatisfied > 0 {
+        told.push_str(&format!(
+            "; {unsatisfied} were cut at --max-new-tokens before they satisfied the rules"
+        ));
+    }
+    eprintln!("{told}");
     Ok(())
 }
 
-/// The number of the best answer to each prompt, with its score. An answer that cannot be scored is not
-/// the best; a prompt of which none can is an error.
-fn best(
-    arguments: &GenerateArguments,
-    policy: &Policy,
-    prompts: &[PromptSample],
-    drawn: &[Generation],
-    each: usize,
-) -> Result<Vec<(usize, Option<f64>)>> {
-    let scorer = RewardArguments::mean_of(&arguments.reward);
-    let device = policy.decoder.device();
-    let models = scorer.models(&policy.tokenizer, device, arguments.drawing.seed)?;
-    let reward = scorer.combined(models, arguments.batch_size);
-    let texts: Vec<String> = drawn
-        .iter()
-        .map(|generation| policy.tokenizer.decode(&generation.ids))
-        .collect();
-    let batch: Vec<Scorable<'_>> = (0..drawn.len())
-        .map(|i| Scorable {
-            prompt: &prompts[i / each].text,
-            prompt_ids: &prompts[i / each].ids,
-            completion: &texts[i],
-            completion_ids: &drawn[i].ids,
-        })
-        .collect();
-    let scores = reward.score(&batch);
-    let mut chosen = Vec::with_capacity(prompts.len());
-    for (number, prompt) in prompts.iter().enumerate() {
-        let own = number * each..(number + 1) * each;
-        let scored = own
-            .clone()
-            .filter_map(|i| Some((i, scores[i].as_ref().ok()?.value)));
-        // Of equal scores the first.
-        match scored.rev().max_by(|a, b| a.1.total_cmp(&b.1)) {
-            Some((i, score)) => chosen.push((i, Some(score))),
-            None => {
-                let reason = scores[own.start].as_ref().err();
-                let reason = reason.map_or(String::new(), ToString::to_string);
-                anyhow::bail!("no answer to `{}` can be scored: {reason}", prompt.text);
-            }
-        }
+fn row(prompt: &str, answer: &Controlled) -> Value {
+    let generation = &answer.generation;
+    let mut row = json!({
+        "prompt": prompt,
+        "completion": answer.text,
+        "tokens": generation.ids.len(),
+        "finish": generation.finish,
+        "logp": generation.logps.iter().map(|x| f64::from(*x)).sum::<f64>(),
+    });
+    if let Some(score) = answer.score {
+        row["score"] = json!(score);
     }
-    Ok(chosen)
+    if generation.constrained > 0 || !generation.satisfied {
+        row["constrained"] = json!(generation.constrained);
+        row["satisfied"] = json!(generation.satisfied);
+    }
+    if let Some(reason) = &answer.refused {
+        row["refused"] = json!(reason);
+    }
+    row
 }
 
 impl GenerateArguments {
@@ -280,6 +244,8 @@ impl GenerateArguments {
 pub(crate) struct ChatArguments {
     #[command(flatten)]
     drawing: Drawing,
+    #[command(flatten)]
+    control: ControlArguments,
 }
 
 /// Reads a line, answers, and keeps the conversation, until the input ends.
@@ -296,7 +262,7 @@ pub(crate) fn chat(arguments: &ChatArguments) -> Result<()> {
         );
         return Err(InputError(text).into());
     }
-    let weights = policy.decoder.frozen();
+    let control = arguments.control.build(&policy, 16, drawing.seed)?;
     let tokenizer = &policy.tokenizer;
     let mut messages = drawing.before();
     let asked = std::io::stdin().is_terminal();
@@ -315,37 +281,68 @@ pub(crate) fn chat(arguments: &ChatArguments) -> Result<()> {
         }
         messages.push(Message::new("user", line));
         let ids = tokenizer.encode(&tokenizer.render(&messages, true)?)?;
-        let mut said: Vec<u32> = Vec::new();
-        let mut printed = 0;
-        // Text is printed as it comes, up to a character whose bytes are not all there yet.
-        let mut print = |_: usize, id: u32| {
-            said.push(id);
-            let text = tokenizer.decode(&said);
-            if !text.ends_with('\u{fffd}') && text.is_char_boundary(printed) {
-                print!("{}", &text[printed.min(text.len())..]);
-                printed = text.len();
-                let _ = std::io::stdout().flush();
+        let text = if streams_text(&control) {
+            say(&policy, &control, &sampling, &ids, (drawing.seed, turn))?
+        } else {
+            let text = line.to_owned();
+            let asked = [PromptSample { ids, text }];
+            let keys = (drawing.seed, &[turn][..]);
+            let mut answers = answer(&control, &policy, &asked, &sampling, keys)?;
+            let said = answers.remove(0);
+            println!("{}", said.text);
+            if let Some(reason) = &said.refused {
+                eprintln!("(the guard let no answer pass: {reason})");
             }
+            said.text
         };
-        let voice = Voice {
-            decoder: &policy.decoder,
-            weights: &weights,
-            share: 1.0,
-        };
-        let drawn = generate_with(
-            &[voice],
-            &[&ids],
-            tokenizer.eos_ids(),
-            &sampling,
-            drawing.seed,
-            &[turn],
-            &mut print,
-        )?;
-        println!();
-        if drawn[0].finish == Finish::Length {
-            eprintln!("(cut at {} tokens)", drawn[0].ids.len());
-        }
-        messages.push(Message::new("assistant", &tokenizer.decode(&drawn[0].ids)));
+        messages.push(Message::new("assistant", &text));
         turn += 1;
     }
+}
+
+/// True if an answer can be printed while it is drawn: nothing chooses or refuses it afterwards.
+fn streams_text(control: &Control) -> bool {
+    matches!(control.choice, Choice::First) && control.guard.is_none()
+}
+
+/// Draws an answer and prints it as it comes, up to a character whose bytes are not all there yet.
+fn say(
+    policy: &Policy,
+    control: &Control,
+    sampling: &Sampling,
+    ids: &[u32],
+    (seed, turn): (u64, u64),
+) -> Result<String> {
+    let Policy { decoder, tokenizer } = policy;
+    let weights = decoder.frozen();
+    let mut said: Vec<u32> = Vec::new();
+    let mut printed = 0;
+    let mut print = |_: usize, id: u32| {
+        said.push(id);
+        let text = tokenizer.decode(&said);
+        if !text.ends_with('\u{fffd}') && text.is_char_boundary(printed) {
+            print!("{}", &text[printed.min(text.len())..]);
+            printed = text.len();
+            let _ = std::io::stdout().flush();
+        }
+    };
+    let voice = Voice {
+        decoder,
+        weights: &weights,
+        share: 1.0,
+    };
+    let request = Request {
+        prompts: &[ids],
+        streams: &[turn],
+        constraints: &[control.constraint.as_ref()],
+        eos: tokenizer.eos_ids(),
+        sampling,
+        seed,
+    };
+    let drawn = generate_with(&[voice], &request, &mut print)?;
+    println!();
+    if drawn[0].finish == Finish::Length {
+        eprintln!("(cut at {} tokens)", drawn[0].ids.len());
+    }
+    Ok(tokenizer.decode(&drawn[0].ids))
 }

@@ -4,6 +4,7 @@ mod agreement;
 mod ai_feedback;
 mod bench;
 mod bench_algorithms;
+mod control;
 mod device;
 mod eval;
 mod export;
@@ -26,6 +27,7 @@ use clap::{Parser, Subcommand};
 use togi_data::DataError;
 use togi_feedback::FeedbackError;
 use togi_policy::PolicyError;
+use togi_reward::control::ControlError;
 use togi_train::TrainError;
 
 #[derive(Parser)]
@@ -125,6 +127,7 @@ fn main() -> ExitCode {
                 .map(TrainError::is_input)
                 .or_else(|| error.downcast_ref().map(PolicyError::is_input))
                 .or_else(|| error.downcast_ref().map(DataError::is_input))
+                .or_else(|| error.downcast_ref().map(ControlError::is_input))
                 .or_else(|| error.downcast_ref().map(FeedbackError::is_input))
                 .unwrap_or(error.is::<InputError>());
             ExitCode::from(if input { 2 } else { 1 })

@@ -1,18 +1,23 @@
 //! `--reward`: what scores answers, one source or an ensemble.
 
+use std::path::Path;
+
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use togi_data::Tokenizer;
 use togi_policy::{Decoder, Head, ModelConfig, source::Source};
-use togi_reward::{Combine, Ensemble, LabGold, Reward, RewardModel};
+use togi_reward::{Combine, Ensemble, LabGold, Reward, RewardModel, Rulebook, Weighted};
 
 use crate::InputError;
+
+/// What stands before a file of rules.
+const RULES: &str = "rules:";
 
 #[derive(Args)]
 pub(crate) struct RewardArguments {
     /// What scores answers: `lab`, or the folder or run folder of a reward model; several make an
-    /// ensemble.
+    /// ensemble. `rules:FILE` takes the weights of the file's broken rules off.
     #[arg(long, value_name = "SRC", default_value = "lab")]
     pub(crate) reward: Vec<String>,
     /// How an ensemble's scores become one.
@@ -43,9 +48,24 @@ impl RewardArguments {
         }
     }
 
-    /// True if it is the lab's gold.
+    /// True if the lab's gold is all that scores, rules aside.
     pub(crate) fn is_lab(&self) -> bool {
-        self.reward == ["lab"]
+        self.models_named().all(|spec| spec == "lab")
+    }
+
+    /// The sources that are not rules.
+    fn models_named(&self) -> impl Iterator<Item = &String> {
+        self.reward.iter().filter(|spec| !spec.starts_with(RULES))
+    }
+
+    /// True if nothing but rules scores.
+    fn is_rules(&self) -> bool {
+        self.models_named().next().is_none()
+    }
+
+    /// True if only the lab's prompts can be scored.
+    pub(crate) fn needs_lab(&self) -> bool {
+        self.is_lab() && !self.is_rules()
     }
 
     /// As it is said on the command line.
@@ -77,7 +97,7 @@ impl RewardArguments {
             ));
         }
         let mut models = Vec::with_capacity(self.reward.len());
-        for spec in &self.reward {
+        for spec in self.models_named() {
             if spec == "lab" {
                 let text = "--reward lab: is the truth; it goes into no ensemble";
                 return wrong(text.to_owned());
@@ -100,8 +120,31 @@ impl RewardArguments {
         Ok(models)
     }
 
-    /// The reward models as one reward; the lab's gold without any.
-    pub(crate) fn combined(&self, models: Vec<Decoder>, at_once: usize) -> Box<dyn Reward> {
+    /// The reward models as one reward, the lab's gold without any; less what broken rules cost.
+    ///
+    /// # Errors
+    /// A file that is not one of rules.
+    pub(crate) fn combined(&self, models: Vec<Decoder>, at_once: usize) -> Result<Box<dyn Reward>> {
+        let rules = self
+            .reward
+            .iter()
+            .filter_map(|spec| spec.strip_prefix(RULES));
+        let mut members: Vec<(f64, Box<dyn Reward>)> = Vec::new();
+        if !self.is_rules() {
+            members.push((1.0, self.together(models, at_once)));
+        }
+        for file in rules {
+            let rules = Rulebook::read(Path::new(file));
+            let rules = rules.map_err(|e| InputError(format!("--reward {RULES}{e}")))?;
+            members.push((1.0, Box::new(rules)));
+        }
+        match members.len() {
+            1 => Ok(members.remove(0).1),
+            _ => Ok(Box::new(Weighted { members })),
+        }
+    }
+
+    fn together(&self, models: Vec<Decoder>, at_once: usize) -> Box<dyn Reward> {
         let mut members: Vec<Box<dyn Reward>> = models
             .into_iter()
             .map(|decoder| Box::new(RewardModel::new(decoder, at_once)) as Box<dyn Reward>)

@@ -170,7 +170,7 @@ impl Session {
             let scorer = &arguments.scorer;
             let given = if proxy.is_none() && !scorer.is_lab() {
                 let models = scorer.models(&policy.tokenizer, &self.device, seed)?;
-                Some(scorer.combined(models, 64))
+                Some(scorer.combined(models, 64)?)
             } else {
                 None
             };

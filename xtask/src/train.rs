@@ -372,7 +372,7 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
     let start = policy.clone();
     let scorer = &arguments.scorer;
     let models = scorer.models(&policy.tokenizer, &session.device, seed)?;
-    let reward = scorer.combined(models, settings.train.micro_batch_size);
+    let reward = scorer.combined(models, settings.train.micro_batch_size)?;
     let prompts = session.read(
         &source,
         LabRows::Prompts,
@@ -420,7 +420,7 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
         (Some(decoder), ValueInit::RewardModel) => decoder.clone(),
         _ => policy.decoder.with_score_head(None)?,
     };
-    let reward = scorer.combined(models, config.micro_batch_size);
+    let reward = scorer.combined(models, config.micro_batch_size)?;
     let reference = policy.decoder.clone();
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
@@ -468,7 +468,7 @@ impl TrainArguments {
     /// Where an online recipe's prompts come from.
     fn online_source(&self) -> Result<DataSource> {
         let source = self.source()?;
-        if self.scorer.is_lab() && source != DataSource::Lab {
+        if self.scorer.needs_lab() && source != DataSource::Lab {
             let text = "--reward: the lab's scorer knows only the lab's prompts; with --data FILE \
                         give a reward model (`cargo xtask train reward` makes one)";
             return Err(InputError(text.to_owned()).into());
@@ -498,7 +498,7 @@ fn run_online<A: OnlineAlgorithm>(
     let start = policy.clone();
     let scorer = &arguments.scorer;
     let models = scorer.models(&policy.tokenizer, &session.device, config.seed)?;
-    let reward = scorer.combined(models, config.micro_batch_size);
+    let reward = scorer.combined(models, config.micro_batch_size)?;
     let reference = policy.decoder.clone();
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;

@@ -18,6 +18,7 @@ pub mod rng;
 pub mod sample;
 pub mod stats;
 pub mod template;
+pub mod token_bytes;
 pub mod tokenize;
 pub mod tokenizer;
 
@@ -29,5 +30,6 @@ pub use record::{Content, Located, Message, Record};
 pub use sample::{
     LabelledSample, PairSample, PromptSample, RankedSample, RatedSample, Role, Sample, StepSample,
 };
+pub use token_bytes::TokenBytes;
 pub use tokenize::{HhAs, LossOn, OverLong, TokenizeOptions};
 pub use tokenizer::{SpecialTokens, Tokenizer};

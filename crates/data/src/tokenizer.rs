@@ -8,6 +8,7 @@ use crate::{
     error::DataError,
     record::Message,
     template::{ChatTemplate, TemplateTokens},
+    token_bytes::{TokenBytes, token_bytes},
 };
 
 /// The special tokens that tuning cares about, as text.
@@ -53,7 +54,7 @@ fn error(place: &Path, reason: impl ToString) -> DataError {
     }
 }
 
-fn failure(reason: impl ToString) -> DataError {
+pub(crate) fn failure(reason: impl ToString) -> DataError {
     DataError::Tokenizer {
         place: String::new(),
         reason: reason.to_string(),
@@ -277,6 +278,20 @@ impl Tokenizer {
             .values()
             .max()
             .map_or(0, |id| *id as usize + 1)
+    }
+
+    /// What each token adds to a decoded text.
+    ///
+    /// # Errors
+    /// When the tokenizer's decoder gives tokens texts that depend on their neighbours.
+    pub fn token_bytes(&self) -> Result<TokenBytes, DataError> {
+        let special = &self.special;
+        let mut hidden: Vec<String> = [&special.bos, &special.pad, &special.unk]
+            .into_iter()
+            .filter_map(Option::clone)
+            .collect();
+        hidden.extend(self.eos_ids.iter().map(|id| self.token(*id)));
+        token_bytes(&self.inner, &hidden)
     }
 
     /// Ids that end a sequence; the first is the one that is appended to completions.

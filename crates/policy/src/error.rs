@@ -153,6 +153,14 @@ pub enum PolicyError {
         /// The position.
         position: usize,
     },
+    /// A completion cannot keep its constraint.
+    #[error("the constraint of prompt {prompt}: {source}")]
+    Constraint {
+        /// The prompt's place in the request.
+        prompt: usize,
+        /// Why not.
+        source: crate::constraint::ConstraintError,
+    },
 }
 
 fn list(names: &[String]) -> String {

@@ -9,6 +9,7 @@ use togi_data::rng::CounterRng;
 use togi_kernels::{KvCache, embedding, linear, softmax_row};
 
 use crate::{
+    constraint::{Constraint, ConstraintError, State},
     decoder::{Attend, Decoder},
     error::PolicyError,
     packed::Packed,
@@ -89,19 +90,52 @@ pub struct Generation {
     /// Its tokens, with the end token if there is one.
     pub ids: Vec<u32>,
     /// `log softmax(logits / temperature)` of each token over the whole vocabulary, in nats; at
-    /// temperature 0 that of temperature 1. `top_k`, `top_p` and `min_p` do not change it.
+    /// temperature 0 that of temperature 1. `top_k`, `top_p`, `min_p` and constraints do not change
+    /// it, so that it is what scoring the completion gives.
     pub logps: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
+    /// Positions at which the constraint forbade the token that would have been drawn. Where it is not
+    /// 0 the completion is surely not a sample of the model's distribution, of which `logps` are;
+    /// where it is 0 it is a sample of that distribution without the forbidden tokens.
+    pub constrained: usize,
+    /// True if the text satisfies its constraint as it stands: always if the end token was said, and
+    /// without a constraint.
+    pub satisfied: bool,
+}
+
+/// What is to be completed, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The prompts.
+    pub prompts: &'a [&'a [u32]],
+    /// The number of each prompt, which its random numbers are keyed by.
+    pub streams: &'a [u64],
+    /// What each completion has to satisfy, if anything; none at all if it is empty.
+    pub constraints: &'a [Option<&'a Constraint>],
+    /// Tokens that end a completion.
+    pub eos: &'a [u32],
+    /// How tokens are drawn.
+    pub sampling: &'a Sampling,
+    /// Keys the random numbers.
+    pub seed: u64,
+}
+
+impl<'a> Request<'a> {
+    fn constraint(&self, prompt: usize) -> Option<&'a Constraint> {
+        self.constraints.get(prompt).copied().flatten()
+    }
 }
 
 /// A sequence in a slot of the cache.
-struct Active {
+struct Active<'a> {
     prompt: usize,
     slot: usize,
     /// Position of the token that is fed next.
     position: usize,
     last: u32,
+    /// Where it stands under its constraint.
+    state: Option<State<'a>>,
 }
 
 /// Draws one completion for each prompt.
@@ -127,8 +161,15 @@ pub fn generate(
         weights,
         share: 1.0,
     };
-    let nothing = &mut |_, _| {};
-    generate_with(&[voice], prompts, eos, sampling, seed, streams, nothing)
+    let request = Request {
+        prompts,
+        streams,
+        constraints: &[],
+        eos,
+        sampling,
+        seed,
+    };
+    generate_with(&[voice], &request, &mut |_, _| {})
 }
 
 /// One of the models that choose a token together.
@@ -143,26 +184,41 @@ pub struct Voice<'a> {
 }
 
 /// [`generate`] from the geometric mixture of models of one vocabulary, `Π p_i^share_i` normalised
-/// (the logits are added up, each times its share), and `on_token` hears the number of the prompt and
-/// each token of its completion as it is drawn.
+/// (the logits are added up, each times its share), under constraints, and `on_token` hears the number
+/// of the prompt and each token of its completion as it is drawn.
+///
+/// Under a constraint, tokens that it does not allow have probability 0 before anything else narrows
+/// the choice, and the end token is allowed where the text satisfies it. A completion that ends by the
+/// end token satisfies its constraint; one that is cut says whether it does. The samples are then not
+/// the policy's: [`Generation::logps`] stay those of the whole distribution, so that the ratio of a
+/// policy to itself is 1 as without constraints, but what is drawn leans towards what is allowed, and
+/// [`Generation::constrained`] counts where that showed.
 ///
 /// # Errors
-/// As [`generate`]; without a voice, or with vocabularies that differ.
-#[allow(clippy::too_many_arguments)]
+/// As [`generate`]; without a voice, or with vocabularies that differ; a constraint that cannot be
+/// satisfied in `max_new_tokens`, or comes without an end token, or leaves no token to say.
 pub fn generate_with(
     voices: &[Voice<'_>],
-    prompts: &[&[u32]],
-    eos: &[u32],
-    sampling: &Sampling,
-    seed: u64,
-    streams: &[u64],
+    request: &Request<'_>,
     on_token: &mut dyn FnMut(usize, u32),
 ) -> Result<Vec<Generation>, PolicyError> {
+    let Request {
+        prompts,
+        streams,
+        constraints,
+        eos,
+        sampling,
+        ..
+    } = *request;
     sampling.validate()?;
     assert_eq!(
         prompts.len(),
         streams.len(),
         "generate: one stream a prompt"
+    );
+    assert!(
+        constraints.is_empty() || constraints.len() == prompts.len(),
+        "generate: one constraint a prompt, or none at all"
     );
     let mixture = |reason: String| PolicyError::Sampling {
         field: "voices",
@@ -192,6 +248,13 @@ pub fn generate_with(
             limit,
         });
     }
+    for (prompt, constraint) in constraints.iter().enumerate() {
+        let room = sampling
+            .max_new_tokens
+            .min(limit + 1 - prompts[prompt].len());
+        check(*constraint, eos, room)
+            .map_err(|source| PolicyError::Constraint { prompt, source })?;
+    }
     let capacity = (longest + sampling.max_new_tokens).min(limit);
     let slots = sampling.batch_size.min(prompts.len());
     let mut caches: Vec<Vec<KvCache>> = voices
@@ -209,11 +272,13 @@ pub fn generate_with(
             ids: Vec::new(),
             logps: Vec::new(),
             finish: Finish::Length,
+            constrained: 0,
+            satisfied: true,
         })
         .collect();
     let mut waiting: VecDeque<usize> = (0..prompts.len()).collect();
     let mut free: Vec<usize> = (0..slots).rev().collect();
-    let mut active: Vec<Active> = Vec::new();
+    let mut active: Vec<Active<'_>> = Vec::new();
     while !waiting.is_empty() || !active.is_empty() {
         let mut entering = Vec::new();
         while let Some(slot) = free.pop() {
@@ -225,7 +290,7 @@ pub fn generate_with(
                 }
             }
         }
-        let mut drawn: Vec<(Active, Drawn)> = Vec::new();
+        let mut drawn: Vec<(Active<'_>, Drawn)> = Vec::new();
         // The prompts that enter are run whole, then everyone is one token further.
         if !entering.is_empty() {
             let batch = Packed::new(entering.iter().map(|(prompt, _)| prompts[*prompt]));
@@ -237,16 +302,17 @@ pub fn generate_with(
                 let hidden = decoder.run(voice.weights, &batch.ids, &batch.positions, attend)?;
                 Ok(embedding(hidden, &last))
             })?;
-            let rows: Vec<Active> = entering
+            let rows: Vec<Active<'_>> = entering
                 .iter()
                 .map(|(prompt, slot)| Active {
                     prompt: *prompt,
                     slot: *slot,
                     position: prompts[*prompt].len(),
                     last: 0,
+                    state: request.constraint(*prompt).map(Constraint::start),
                 })
                 .collect();
-            drawn.extend(draw(logits, rows, prompts, sampling, seed, streams)?);
+            drawn.extend(draw(logits, rows, request)?);
         }
         if !active.is_empty() {
             let ids: Arc<[u32]> = active.iter().map(|a| a.last).collect();
@@ -263,13 +329,16 @@ pub fn generate_with(
                     ..a
                 })
                 .collect();
-            drawn.extend(draw(logits, rows, prompts, sampling, seed, streams)?);
+            drawn.extend(draw(logits, rows, request)?);
         }
-        for (mut row, Drawn { id, logp }) in drawn {
+        for (mut row, drawn) in drawn {
+            let Drawn { id, logp, .. } = drawn;
             on_token(row.prompt, id);
             let result = &mut results[row.prompt];
             result.ids.push(id);
             result.logps.push(logp);
+            result.constrained += usize::from(drawn.constrained);
+            result.satisfied = drawn.satisfied;
             let ended = eos.contains(&id);
             if ended {
                 result.finish = Finish::Eos;
@@ -308,40 +377,64 @@ fn said(
 struct Drawn {
     id: u32,
     logp: f32,
+    /// True if the constraint forbade the token that would have been drawn.
+    constrained: bool,
+    /// True if the text with this token satisfies the constraint.
+    satisfied: bool,
 }
 
-fn draw(
+/// Refuses a constraint that no completion can satisfy.
+fn check(constraint: Option<&Constraint>, eos: &[u32], room: usize) -> Result<(), ConstraintError> {
+    let Some(constraint) = constraint else {
+        return Ok(());
+    };
+    if eos.is_empty() {
+        return Err(ConstraintError::NoEnd);
+    }
+    let (needed, limit) = (constraint.fewest_tokens(), room);
+    if needed > limit {
+        return Err(ConstraintError::TooShort { needed, limit });
+    }
+    Ok(())
+}
+
+fn draw<'a>(
     logits: Tensor<2>,
-    rows: Vec<Active>,
-    prompts: &[&[u32]],
-    sampling: &Sampling,
-    seed: u64,
-    streams: &[u64],
-) -> Result<Vec<(Active, Drawn)>, PolicyError> {
+    rows: Vec<Active<'a>>,
+    request: &Request<'_>,
+) -> Result<Vec<(Active<'a>, Drawn)>, PolicyError> {
     let [_, vocabulary] = logits.dims();
     let mut values: Vec<f32> = logits.into_data().convert::<f32>().iter::<f32>().collect();
+    let sampling = request.sampling;
     values
         .par_chunks_mut(vocabulary)
         .zip(rows)
-        .map(|(logits, row)| {
-            let position = row.position - prompts[row.prompt].len();
-            let stream = streams[row.prompt];
-            let mut rng = CounterRng::new(seed, &[0x6765_6e00, stream, position as u64]);
-            match choose(logits, sampling, rng.next_f64()) {
-                Some(drawn) => Ok((row, drawn)),
-                None => Err(PolicyError::NotFinite {
-                    prompt: stream,
-                    position,
-                }),
-            }
+        .map(|(logits, mut row)| {
+            let position = row.position - request.prompts[row.prompt].len();
+            let stream = request.streams[row.prompt];
+            let mut rng = CounterRng::new(request.seed, &[0x6765_6e00, stream, position as u64]);
+            let uniform = rng.next_f64();
+            let not_finite = || PolicyError::NotFinite {
+                prompt: stream,
+                position,
+            };
+            let drawn = match &mut row.state {
+                None => choose(logits, sampling, uniform).ok_or_else(not_finite)?,
+                Some(state) => choose_allowed(logits, state, request.eos, sampling, uniform)
+                    .map_err(|source| PolicyError::Constraint {
+                        prompt: row.prompt,
+                        source,
+                    })?
+                    .ok_or_else(not_finite)?,
+            };
+            Ok((row, drawn))
         })
         .collect()
 }
 
-/// One token from a row of logits, which is overwritten; `None` if they are not finite.
-fn choose(logits: &mut [f32], sampling: &Sampling, uniform: f64) -> Option<Drawn> {
-    let greedy = sampling.temperature == 0.0;
-    let scale = if greedy {
+/// Divides logits by the temperature; returns the first of the largest, `None` if they are not finite.
+fn scale(logits: &mut [f32], sampling: &Sampling) -> Option<usize> {
+    let scale = if sampling.temperature == 0.0 {
         1.0
     } else {
         (1.0 / sampling.temperature) as f32
@@ -352,50 +445,119 @@ fn choose(logits: &mut [f32], sampling: &Sampling, uniform: f64) -> Option<Drawn
         }
         *x *= scale;
     }
+    Some(largest(logits))
+}
+
+fn largest(row: &[f32]) -> usize {
     let mut best = 0;
-    for (i, x) in logits.iter().enumerate() {
-        if *x > logits[best] {
+    for (i, x) in row.iter().enumerate() {
+        if *x > row[best] {
             best = i;
         }
     }
+    best
+}
+
+/// One token from a row of logits, which is overwritten; `None` if they are not finite.
+fn choose(logits: &mut [f32], sampling: &Sampling, uniform: f64) -> Option<Drawn> {
+    let best = scale(logits, sampling)?;
     softmax_row(logits);
-    let logp = |i: usize| (logits[i].max(f32::MIN_POSITIVE)).ln();
-    if greedy {
-        return Some(Drawn {
-            id: best as u32,
-            logp: logp(best),
-        });
-    }
-    let floor = (sampling.min_p as f32) * logits[best];
-    let truncated = sampling.top_k > 0 || sampling.top_p < 1.0;
-    let id = if truncated {
-        nucleus(logits, sampling, floor, uniform)
-    } else {
-        let kept = |p: &f32| *p >= floor;
-        let total: f64 = logits
-            .iter()
-            .filter(|p| kept(p))
-            .map(|p| f64::from(*p))
-            .sum();
-        let mut left = uniform * total;
-        let mut last = best;
-        for (i, p) in logits
-            .iter()
-            .enumerate()
-            .filter(|(_, p)| kept(p) && **p > 0.0)
-        {
-            last = i;
-            left -= f64::from(*p);
-            if left < 0.0 {
-                break;
-            }
-        }
-        last
-    };
+    let id = pick(logits, best, sampling, uniform);
     Some(Drawn {
         id: id as u32,
-        logp: logp(id),
+        logp: (logits[id].max(f32::MIN_POSITIVE)).ln(),
+        constrained: false,
+        satisfied: true,
     })
+}
+
+/// As [`choose`], from the tokens that the constraint allows, and goes on by the chosen one.
+fn choose_allowed(
+    logits: &mut [f32],
+    state: &mut State<'_>,
+    eos: &[u32],
+    sampling: &Sampling,
+    uniform: f64,
+) -> Result<Option<Drawn>, ConstraintError> {
+    let Some(best) = scale(logits, sampling) else {
+        return Ok(None);
+    };
+    let may_end = state.may_end()?;
+    let allowed = state.allowed()?;
+    // The logits of what is allowed: their own softmax still tells them apart where the whole
+    // distribution's rounds all of them to 0.
+    let mut held = vec![f32::NEG_INFINITY; logits.len()];
+    for (i, (held, logit)) in held.iter_mut().zip(&*logits).enumerate() {
+        if allowed.contains(i as u32) {
+            *held = *logit;
+        }
+    }
+    for id in eos {
+        if let Some(held) = held.get_mut(*id as usize) {
+            *held = if may_end {
+                logits[*id as usize]
+            } else {
+                f32::NEG_INFINITY
+            };
+        }
+    }
+    let best_held = largest(&held);
+    if held[best_held] == f32::NEG_INFINITY {
+        return Err(state.dead_end());
+    }
+    let is_allowed: Vec<bool> = held.iter().map(|x| *x > f32::NEG_INFINITY).collect();
+    softmax_row(&mut held);
+    let id = pick(&held, best_held, sampling, uniform);
+    let (logit, largest_logit) = (logits[id], logits[best]);
+    softmax_row(logits);
+    // `ln p` as without a constraint, and by the logits where `p` rounds to 0.
+    let logp = if logits[id] > f32::MIN_POSITIVE {
+        logits[id].ln()
+    } else {
+        logit - largest_logit + logits[best].ln()
+    };
+    let free = pick(logits, best, sampling, uniform);
+    let ended = eos.contains(&(id as u32));
+    if !ended {
+        state.advance(id as u32)?;
+    }
+    Ok(Some(Drawn {
+        id: id as u32,
+        logp,
+        constrained: !is_allowed[free],
+        satisfied: ended || state.may_end()?,
+    }))
+}
+
+/// A token from probabilities, of which `best` is the largest.
+fn pick(probabilities: &[f32], best: usize, sampling: &Sampling, uniform: f64) -> usize {
+    if sampling.temperature == 0.0 {
+        return best;
+    }
+    let floor = (sampling.min_p as f32) * probabilities[best];
+    if sampling.top_k > 0 || sampling.top_p < 1.0 {
+        return nucleus(probabilities, sampling, floor, uniform);
+    }
+    let kept = |p: &f32| *p >= floor;
+    let total: f64 = probabilities
+        .iter()
+        .filter(|p| kept(p))
+        .map(|p| f64::from(*p))
+        .sum();
+    let mut left = uniform * total;
+    let mut last = best;
+    for (i, p) in probabilities
+        .iter()
+        .enumerate()
+        .filter(|(_, p)| kept(p) && **p > 0.0)
+    {
+        last = i;
+        left -= f64::from(*p);
+        if left < 0.0 {
+            break;
+        }
+    }
+    last
 }
 
 /// Draws from the likeliest tokens: `top_k`, then `top_p` of what is left, then `min_p`.
@@ -421,10 +583,11 @@ fn nucleus(probabilities: &[f32], sampling: &Sampling, floor: f32, uniform: f64)
     let mut reached = 0.0;
     let mut kept = 0;
     for i in &order {
-        if kept > 0 && (reached >= sampling.top_p * total || probabilities[*i] < floor) {
+        let p = probabilities[*i];
+        if kept > 0 && (reached >= sampling.top_p * total || p < floor || p == 0.0) {
             break;
         }
-        reached += f64::from(probabilities[*i]);
+        reached += f64::from(p);
         kept += 1;
     }
     order.truncate(kept);

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod config;
+pub mod constraint;
 pub mod decoder;
 pub mod error;
 pub mod generate;
@@ -18,6 +19,7 @@ pub mod source;
 pub mod weights;
 
 pub use config::{Head, ModelConfig};
+pub use constraint::{Constraint, ConstraintError, Rules, Vocabulary};
 pub use decoder::Decoder;
 pub use error::PolicyError;
 pub use generate::{Finish, Generation, Sampling, generate};

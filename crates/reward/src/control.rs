@@ -201,7 +201,11 @@ impl Control {
         for attempt in 0..=guard.retries {
             let fresh: Vec<usize> = match attempt {
                 0 => all.clone(),
-                _ => all.iter().copied().filter(|i| answers[*i].refused.is_some()).collect(),
+                _ => all
+                    .iter()
+                    .copied()
+                    .filter(|i| answers[*i].refused.is_some())
+                    .collect(),
             };
             if fresh.is_empty() {
                 break;
@@ -410,7 +414,10 @@ fn blockwise(
             .enumerate()
             .map(|(k, g)| [&growing[live[k / width]].ids[..], &g.ids].concat())
             .collect();
-        let texts: Vec<String> = so_far.iter().map(|ids| speaker.tokenizer.decode(ids)).collect();
+        let texts: Vec<String> = so_far
+            .iter()
+            .map(|ids| speaker.tokenizer.decode(ids))
+            .collect();
         let batch: Vec<Scorable<'_>> = (0..drawn.len())
             .map(|k| scorable(&asked[live[k / width]], &texts[k], &so_far[k]))
             .collect();

@@ -24,7 +24,7 @@ enum Rule {
     /// Has at most so many words.
     MaxWords { words: usize },
     /// Is JSON as a whole.
-    Json,
+    Json {},
 }
 
 #[derive(Deserialize)]
@@ -133,7 +133,7 @@ impl Rulebook {
                 Rule::NotMatches { regex: banned } => Test::Avoids(regex(&banned)?),
                 Rule::MinWords { words } => Test::AtLeast(words),
                 Rule::MaxWords { words } => Test::AtMost(words),
-                Rule::Json => Test::Json,
+                Rule::Json {} => Test::Json,
             };
             rules.push((weight, test));
         }
@@ -151,10 +151,16 @@ impl Reward for Rulebook {
 
     fn score(&self, batch: &[Scorable<'_>]) -> Vec<Result<Score, Unscorable>> {
         let broken = |item: &Scorable<'_>| {
-            let broken = self.rules.iter().filter(|(_, test)| !test.holds(item.completion));
+            let broken = self
+                .rules
+                .iter()
+                .filter(|(_, test)| !test.holds(item.completion));
             broken.map(|(weight, _)| weight).sum::<f64>()
         };
-        batch.iter().map(|item| Score::new(0.0 - broken(item))).collect()
+        batch
+            .iter()
+            .map(|item| Score::new(0.0 - broken(item)))
+            .collect()
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use togi_data::{PromptSample, Sample, Tokenizer};
 use togi_policy::{
     Decoder, Finish, Generation, Sampling,
-    generate::{Voice, generate_with},
+    generate::{Request, Voice, generate_with},
     log_probs::pad,
 };
 use togi_reward::{LabGold, Reward, Scorable, Score};
@@ -86,8 +86,15 @@ pub fn rollouts_of(
 ) -> Result<Vec<Rollout>, TrainError> {
     let ids: Vec<&[u32]> = prompts.iter().map(|p| &p.ids[..]).collect();
     let eos = tokenizer.eos_ids();
-    let nothing = &mut |_, _| {};
-    let drawn = generate_with(voices, &ids, eos, sampling, seed, streams, nothing)?;
+    let request = Request {
+        prompts: &ids,
+        streams,
+        constraints: &[],
+        eos,
+        sampling,
+        seed,
+    };
+    let drawn = generate_with(voices, &request, &mut |_, _| {})?;
     let join = |(prompt, generation): (&&PromptSample, Generation)| Rollout {
         prompt: prompt.text.clone(),
         prompt_len: prompt.ids.len(),

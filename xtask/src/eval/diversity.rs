@@ -45,17 +45,14 @@ pub(crate) fn run(arguments: &DiversityArguments) -> Result<()> {
         }
         let asked = answering.asked(&policy, &outcome.items)?;
         let drawn = answering.answers(&policy, &asked, each)?;
-        let texts: Vec<String> = drawn
-            .iter()
-            .map(|g| policy.tokenizer.decode(&g.ids))
-            .collect();
+        let texts: Vec<String> = drawn.iter().map(|a| a.text.clone()).collect();
         let outputs: Vec<Vec<Output<'_, u32>>> = drawn
             .chunks(each)
             .zip(texts.chunks(each))
             .map(|(drawn, texts)| {
                 let both = drawn.iter().zip(texts);
-                both.map(|(g, text)| Output {
-                    tokens: &g.ids,
+                both.map(|(answer, text)| Output {
+                    tokens: &answer.generation.ids,
                     text,
                     embedding: None,
                 })

@@ -46,10 +46,7 @@ pub(crate) fn run(arguments: &InstructionArguments) -> Result<()> {
         let policy = answering.load(spec, &device)?;
         let asked = answering.asked(&policy, &texts)?;
         let drawn = answering.answers(&policy, &asked, 1)?;
-        let answers: Vec<String> = drawn
-            .iter()
-            .map(|g| policy.tokenizer.decode(&g.ids))
-            .collect();
+        let answers: Vec<String> = drawn.iter().map(|a| a.text.clone()).collect();
         let verdicts: Vec<Verdict> = prompts
             .iter()
             .zip(&answers)
@@ -76,7 +73,10 @@ pub(crate) fn run(arguments: &InstructionArguments) -> Result<()> {
                     "instructions a prompt, loose",
                     verdicts.iter().map(|v| share(&v.loose)).collect(),
                 ),
-                Measure::whole("length (tokens)", drawn.iter().map(|g| g.ids.len() as f64)),
+                Measure::whole(
+                    "length (tokens)",
+                    drawn.iter().map(|a| a.generation.ids.len() as f64),
+                ),
             ],
             totals: vec![
                 (

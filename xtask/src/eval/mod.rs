@@ -15,9 +15,14 @@ use clap::{Args, Subcommand};
 use togi_data::{
     LoadOptions, Message, OverLong, PromptSample, TokenizeOptions, load_with, tokenize,
 };
-use togi_policy::{Generation, Policy, Sampling, generate, source::Source};
+use togi_policy::{Policy, Sampling, source::Source};
+use togi_reward::control::Controlled;
 
-use crate::{InputError, device};
+use crate::{
+    InputError,
+    control::{ControlArguments, answer},
+    device,
+};
 
 #[derive(Args)]
 pub(crate) struct EvalArguments {
@@ -67,6 +72,8 @@ pub(crate) struct Answering {
     /// Sequences that are generated at a time.
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch_size: usize,
+    #[command(flatten)]
+    control: ControlArguments,
     /// Only the first N items.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
@@ -140,18 +147,15 @@ impl Answering {
         policy: &Policy,
         prompts: &[PromptSample],
         each: usize,
-    ) -> Result<Vec<Generation>> {
-        let ids: Vec<&[u32]> = prompts
+    ) -> Result<Vec<Controlled>> {
+        let control = self.control.build(policy, self.batch_size, self.seed)?;
+        let asked: Vec<PromptSample> = prompts
             .iter()
-            .flat_map(|p| std::iter::repeat_n(&p.ids[..], each))
+            .flat_map(|p| std::iter::repeat_n(p.clone(), each))
             .collect();
-        let streams: Vec<u64> = (0..ids.len() as u64).collect();
-        let Policy { decoder, tokenizer } = policy;
-        let (weights, eos) = (decoder.frozen(), tokenizer.eos_ids());
-        let sampling = self.sampling()?;
-        Ok(generate(
-            decoder, &weights, &ids, eos, &sampling, self.seed, &streams,
-        )?)
+        let streams: Vec<u64> = (0..asked.len() as u64).collect();
+        let keys = (self.seed, &streams[..]);
+        answer(&control, policy, &asked, &self.sampling()?, keys)
     }
 }
 

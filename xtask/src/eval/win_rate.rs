@@ -4,13 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use togi_data::{PromptSample, Tokenizer};
-use togi_policy::Policy;
+use togi_data::{Sample, Tokenizer};
 use togi_train::{
     config::resolve,
     judge_config::{JudgeConfig, JudgeSource},
     rlaif::RlaifConfig,
-    rollout::rollouts,
+    rollout::Rollout,
 };
 
 use super::{
@@ -75,10 +74,20 @@ pub(crate) fn run(arguments: &WinRateArguments) -> Result<()> {
             return Err(InputError(text).into());
         }
         let asked = answering.asked(&policy, &texts)?;
-        let views: Vec<&PromptSample> = asked.iter().collect();
-        let Policy { decoder, tokenizer } = &policy;
-        let sampling = answering.sampling()?;
-        let drawn = rollouts(decoder, tokenizer, &views, &sampling, answering.seed, 0)?;
+        let eos = policy.tokenizer.eos_ids();
+        let drawn: Vec<Rollout> = answering
+            .answers(&policy, &asked, 1)?
+            .into_iter()
+            .zip(&asked)
+            .map(|(answer, prompt)| Rollout {
+                prompt: prompt.text.clone(),
+                prompt_len: prompt.ids.len(),
+                sample: Sample::from_parts(&prompt.ids, &answer.generation.ids, eos),
+                text: answer.text,
+                finish: answer.generation.finish,
+                sampler_logps: answer.generation.logps,
+            })
+            .collect();
         let answers: Vec<String> = drawn.iter().map(|r| r.text.clone()).collect();
         measured.push(Measured {
             name: name.clone(),
