@@ -16,7 +16,7 @@ use crate::InputError;
 pub(crate) struct DiversityArguments {
     #[command(flatten)]
     answering: Answering,
-    /// Files with prompts, in any of the layouts that `train` reads.
+    /// `lab`, or files with prompts, in any of the layouts that `train` reads.
     #[arg(long, value_name = "FILE", required = true)]
     data: Vec<PathBuf>,
     /// Answers to each prompt.

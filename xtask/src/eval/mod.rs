@@ -159,7 +159,10 @@ impl Answering {
     }
 }
 
-/// The prompts of files, as text.
+/// Held-out prompts of the lab that are asked, where it is the data.
+const LAB_PROMPTS: usize = 300;
+
+/// The prompts of files, or of the lab, as text.
 pub(crate) fn prompts_of(files: &[PathBuf], policy: &Policy) -> Result<Vec<String>> {
     let options = TokenizeOptions {
         max_length: usize::MAX,
@@ -169,6 +172,11 @@ pub(crate) fn prompts_of(files: &[PathBuf], policy: &Policy) -> Result<Vec<Strin
     };
     let mut texts = Vec::new();
     for file in files {
+        if file.as_os_str() == "lab" {
+            let prompts = togi_data::lab::prompts(0, togi_data::lab::Split::Test, LAB_PROMPTS);
+            texts.extend(prompts.iter().map(|prompt| prompt.text().to_owned()));
+            continue;
+        }
         for row in load_with(Path::new(file), &LoadOptions::default())?.records {
             let prompt = tokenize::prompt(&row, &policy.tokenizer, &options)?;
             texts.extend(prompt.map(|prompt| prompt.text));

@@ -22,7 +22,7 @@ use crate::{InputError, judge, versus::Versus};
 pub(crate) struct WinRateArguments {
     #[command(flatten)]
     answering: Answering,
-    /// Files with prompts, in any of the layouts that `train` reads.
+    /// `lab`, or files with prompts, in any of the layouts that `train` reads.
     #[arg(long, value_name = "FILE", required = true)]
     data: Vec<PathBuf>,
     /// Who compares: a reward model, a language model, the address of a chat server, or `lab`.
