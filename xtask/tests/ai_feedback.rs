@@ -218,6 +218,7 @@ fn rlaif_teaches_a_reward_model_and_resumes() {
         "--set=learn.train.max_steps=2",
         "--set=learn.train.batch_size=4",
         "--set=learn.data.lab_rows=64",
+        "--set=label.valid_fraction=0.3",
     ];
     let head = ["train", "rlaif", "--model", &model, "--out", &out];
     let small = &SMALL[..4];

@@ -48,7 +48,7 @@ impl Place {
         if seed == "0" {
             done(&["export", "lab", "--out", &path]);
         } else {
-            // Another model: one step of training.
+            // Another model: a step of training.
             let out = self.path("other-run");
             let first = self.model("first", "0");
             done(&[
@@ -62,6 +62,8 @@ impl Place {
                 "--seed",
                 seed,
                 "--set=data.lab_rows=64",
+                "--set=optim.warmup_steps=0",
+                "--set=optim.learning_rate=0.05",
                 "--compare=0",
             ]);
             fs::rename(Path::new(&out).join("model"), &path).unwrap();
@@ -81,6 +83,10 @@ impl Place {
         );
         out
     }
+}
+
+fn turn(role: &str, content: &str) -> Value {
+    json!({"role": role, "content": content})
 }
 
 const PROMPTS: &str = r#"{"prompt": "name two colors"}
@@ -144,7 +150,10 @@ fn models_are_compared_by_judges_and_rewards() {
     assert!(printed.contains("self-BLEU, across inputs"), "{printed}");
     let answers = place.write(
         "answers.jsonl",
-        "{\"prompt\": \"name two colors\", \"completion\": \"red blue\"}\n",
+        &format!(
+            "{}\n",
+            json!({"messages": [turn("user", "name two colors"), turn("assistant", "red blue")]})
+        ),
     );
     let likely = [
         "eval",
@@ -161,10 +170,18 @@ fn models_are_compared_by_judges_and_rewards() {
         printed.contains("perplexity") && printed.contains("KL from the first"),
         "{printed}"
     );
+    let pair = |prompt: &str, chosen: &str, rejected: &str| {
+        let row = json!({
+            "prompt": [turn("user", prompt)],
+            "chosen": [turn("assistant", chosen)],
+            "rejected": [turn("assistant", rejected)],
+        });
+        format!("{row}\n")
+    };
+    let known = pair("name two colors", "sure red blue", "you fool");
     let pairs = place.write(
         "pairs.jsonl",
-        "{\"prompt\": \"name two colors\", \"chosen\": \"sure red blue\", \"rejected\": \"you fool\"}\n\
-         {\"prompt\": \"write a poem\", \"chosen\": \"red\", \"rejected\": \"blue\"}\n",
+        &(known + &pair("write a poem", "red", "blue")),
     );
     let printed = done(&[
         "eval", "reward", "--reward", "lab", "--reward", &reward, "--data", &pairs,
@@ -293,10 +310,15 @@ fn answers_are_controlled() {
     assert!(score(&["--guided=8", "--block=2"]) > 0.0);
     let said = with(&["--guard", "lab", "--min-score=2", "--refusal", "no comment"]);
     assert_eq!(said.trim(), "no comment");
-    let rulebook = place.write("book.toml", "[[rule]]\nkind = \"max_words\"\nwords = 1\n");
+    let rulebook = place.write(
+        "book.toml",
+        "[[rule]]\nkind = \"matches\"\nregex = \"red|blue|green|dog|cat|bird|fish|lion\"\n",
+    );
     let source = format!("rules:{rulebook}");
-    let said = with(&["--best-of=32", "--reward", &source]);
-    assert!(said.split_whitespace().count() <= 3, "{said}");
+    let out = place.path("rules.jsonl");
+    with(&["--best-of=32", "--reward", &source, "--out", &out]);
+    let row: Value = serde_json::from_str(fs::read_to_string(&out).unwrap().trim()).unwrap();
+    assert_eq!(row["score"], 0.0, "{row}");
 
     let refuse = |more: &[&str], wanted: &str| refused(&[&ask[..], more].concat(), wanted);
     let never = place.write("never.toml", "regex = \"[^\\\\s\\\\S]\"\n");
