@@ -87,8 +87,8 @@ impl ControlArguments {
         self.check()?;
         let reward = |sources: &[String]| -> Result<Box<dyn Reward>> {
             let scorer = RewardArguments::mean_of(sources);
-            let models = scorer.models(&policy.tokenizer, policy.decoder.device(), seed)?;
-            scorer.combined(models, at_once)
+            let models = scorer.load(&policy.tokenizer, policy.decoder.device(), seed)?;
+            Ok(scorer.combined(models, at_once))
         };
         let constraint = match &self.rules {
             None => None,

@@ -8,9 +8,15 @@ use togi_train::judge_config::JudgeSource;
 
 use crate::InputError;
 
-/// What a `--judge` is, by its text alone: whether it is the lab's, or one that costs.
+/// True if it is the lab's.
 pub(crate) fn is_lab(spec: &str) -> bool {
     spec == "lab"
+}
+
+/// The address of a chat server, if it is one.
+pub(crate) fn address(spec: &str) -> Option<String> {
+    let is_url = spec.starts_with("http://") || spec.starts_with("https://");
+    is_url.then(|| spec.to_owned())
 }
 
 /// Reads a judge: `lab`, `self`, the address of a chat server, the folder of a reward model or of a language
@@ -22,8 +28,8 @@ pub(crate) fn parse(spec: &str, own: &Policy, device: &Device, seed: u64) -> Res
     if spec == "self" {
         return Ok(JudgeSource::Model(Box::new(own.clone())));
     }
-    if spec.starts_with("http://") || spec.starts_with("https://") {
-        return Ok(JudgeSource::Server(spec.to_owned()));
+    if let Some(url) = address(spec) {
+        return Ok(JudgeSource::Server(url));
     }
     let model = Source::parse(spec)?.load(device, seed)?;
     if ModelConfig::head_of(&model.decoder.params) != Head::Score {

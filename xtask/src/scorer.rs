@@ -1,28 +1,49 @@
 //! `--reward`: what scores answers, one source or an ensemble.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use togi_data::Tokenizer;
 use togi_policy::{Decoder, Head, ModelConfig, source::Source};
-use togi_reward::{Combine, Ensemble, LabGold, Reward, RewardModel, Rulebook, Weighted};
+use togi_reward::{
+    Combine, Ensemble, LabGold, Reward, RewardModel, Rulebook, Weighted, judge::OracleRating,
+};
+use togi_train::judge_config::{JudgeConfig, JudgeSource};
 
-use crate::InputError;
+use crate::{InputError, judge};
 
 /// What stands before a file of rules.
 const RULES: &str = "rules:";
 
+/// What stands before a language model that rates answers (direct RLAIF).
+const JUDGE: &str = "judge:";
+
+/// What a good answer is to it.
+const RATED_BY: &str = "A good answer is helpful, honest and harmless.";
+
+/// What scores, loaded.
+pub(crate) struct Scorers {
+    /// Reward models.
+    pub(crate) models: Vec<Decoder>,
+    /// Rules and ratings.
+    others: Vec<Box<dyn Reward>>,
+}
+
 #[derive(Args)]
 pub(crate) struct RewardArguments {
     /// What scores answers: `lab`, or the folder or run folder of a reward model; several make an
-    /// ensemble. `rules:FILE` takes the weights of the file's broken rules off.
+    /// ensemble. `rules:FILE` takes the weights of the file's broken rules off, `judge:SRC` adds a
+    /// language model's rating between -1 and 1 (its folder, or a chat server's address).
     #[arg(long, value_name = "SRC", default_value = "lab")]
     pub(crate) reward: Vec<String>,
     /// How an ensemble's scores become one.
     #[arg(long, value_enum, default_value = "mean")]
     pub(crate) combine: Combination,
+    /// How a `judge:` of --reward is asked: a TOML file with the fields of `judge` in the recipe rlaif.
+    #[arg(long, value_name = "FILE")]
+    judge_config: Option<PathBuf>,
     /// Weight of the deviation, for `mean-minus-deviation`.
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pessimism: f64,
@@ -45,27 +66,29 @@ impl RewardArguments {
             reward: sources.to_vec(),
             combine: Combination::Mean,
             pessimism: 1.0,
+            judge_config: None,
         }
     }
 
-    /// True if the lab's gold is all that scores, rules aside.
+    /// True if the lab's gold is all that scores, rules and ratings aside.
     pub(crate) fn is_lab(&self) -> bool {
         self.models_named().all(|spec| spec == "lab")
     }
 
-    /// The sources that are not rules.
+    /// The sources that are neither rules nor ratings.
     fn models_named(&self) -> impl Iterator<Item = &String> {
-        self.reward.iter().filter(|spec| !spec.starts_with(RULES))
+        let model = |spec: &&String| !spec.starts_with(RULES) && !spec.starts_with(JUDGE);
+        self.reward.iter().filter(model)
     }
 
-    /// True if nothing but rules scores.
-    fn is_rules(&self) -> bool {
+    /// True if nothing but rules and ratings scores.
+    fn is_without_models(&self) -> bool {
         self.models_named().next().is_none()
     }
 
     /// True if only the lab's prompts can be scored.
     pub(crate) fn needs_lab(&self) -> bool {
-        self.is_lab() && !self.is_rules()
+        self.is_lab() && !self.is_without_models()
     }
 
     /// As it is said on the command line.
@@ -79,13 +102,58 @@ impl RewardArguments {
         text
     }
 
-    /// The reward models; none if it is the lab's gold.
-    pub(crate) fn models(
+    /// Reads and loads what scores.
+    ///
+    /// # Errors
+    /// A source that cannot score the policy's answers; a file that is not one of rules.
+    pub(crate) fn load(
         &self,
         tokenizer: &Tokenizer,
         device: &Device,
         seed: u64,
-    ) -> Result<Vec<Decoder>> {
+    ) -> Result<Scorers> {
+        let mut others: Vec<Box<dyn Reward>> = Vec::new();
+        let config = self.judge_config()?;
+        for spec in &self.reward {
+            if let Some(file) = spec.strip_prefix(RULES) {
+                let rules = Rulebook::read(Path::new(file));
+                let rules = rules.map_err(|e| InputError(format!("--reward {RULES}{e}")))?;
+                others.push(Box::new(rules));
+            } else if let Some(source) = spec.strip_prefix(JUDGE) {
+                let source = match judge::address(source) {
+                    Some(url) => JudgeSource::Server(url),
+                    None => {
+                        let model = Source::parse(source)?.load(device, seed)?;
+                        JudgeSource::Model(Box::new(model))
+                    }
+                };
+                others.push(Box::new(OracleRating {
+                    oracle: config.oracle(source, seed)?,
+                    criterion: RATED_BY.to_owned(),
+                }));
+            }
+        }
+        let models = self.models(tokenizer, device, seed)?;
+        Ok(Scorers { models, others })
+    }
+
+    fn judge_config(&self) -> Result<JudgeConfig> {
+        let Some(path) = &self.judge_config else {
+            return Ok(JudgeConfig::default());
+        };
+        if !self.reward.iter().any(|spec| spec.starts_with(JUDGE)) {
+            let text = "--judge-config: is not read: no --reward judge:SRC";
+            return Err(InputError(text.to_owned()).into());
+        }
+        let wrong = |e: String| InputError(format!("--judge-config {}: {e}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+        let config: JudgeConfig = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The reward models; none if it is the lab's gold.
+    fn models(&self, tokenizer: &Tokenizer, device: &Device, seed: u64) -> Result<Vec<Decoder>> {
         if self.is_lab() {
             return Ok(Vec::new());
         }
@@ -120,27 +188,17 @@ impl RewardArguments {
         Ok(models)
     }
 
-    /// The reward models as one reward, the lab's gold without any; less what broken rules cost.
-    ///
-    /// # Errors
-    /// A file that is not one of rules.
-    pub(crate) fn combined(&self, models: Vec<Decoder>, at_once: usize) -> Result<Box<dyn Reward>> {
-        let rules = self
-            .reward
-            .iter()
-            .filter_map(|spec| spec.strip_prefix(RULES));
+    /// One reward: the models', or the lab's gold without any, and what rules and ratings add to it.
+    pub(crate) fn combined(&self, scorers: Scorers, at_once: usize) -> Box<dyn Reward> {
+        let Scorers { models, others } = scorers;
         let mut members: Vec<(f64, Box<dyn Reward>)> = Vec::new();
-        if !self.is_rules() {
+        if !self.is_without_models() {
             members.push((1.0, self.together(models, at_once)));
         }
-        for file in rules {
-            let rules = Rulebook::read(Path::new(file));
-            let rules = rules.map_err(|e| InputError(format!("--reward {RULES}{e}")))?;
-            members.push((1.0, Box::new(rules)));
-        }
+        members.extend(others.into_iter().map(|other| (1.0, other)));
         match members.len() {
-            1 => Ok(members.remove(0).1),
-            _ => Ok(Box::new(Weighted { members })),
+            1 => members.remove(0).1,
+            _ => Box::new(Weighted { members }),
         }
     }
 

@@ -169,8 +169,8 @@ impl Session {
             // A recipe without a reward can be compared by one too.
             let scorer = &arguments.scorer;
             let given = if proxy.is_none() && !scorer.is_lab() {
-                let models = scorer.models(&policy.tokenizer, &self.device, seed)?;
-                Some(scorer.combined(models, 64)?)
+                let models = scorer.load(&policy.tokenizer, &self.device, seed)?;
+                Some(scorer.combined(models, 64))
             } else {
                 None
             };

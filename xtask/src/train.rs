@@ -371,8 +371,8 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
     let mut policy = session.start(arguments, seed)?;
     let start = policy.clone();
     let scorer = &arguments.scorer;
-    let models = scorer.models(&policy.tokenizer, &session.device, seed)?;
-    let reward = scorer.combined(models, settings.train.micro_batch_size)?;
+    let models = scorer.load(&policy.tokenizer, &session.device, seed)?;
+    let reward = scorer.combined(models, settings.train.micro_batch_size);
     let prompts = session.read(
         &source,
         LabRows::Prompts,
@@ -415,12 +415,12 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
     let mut policy = session.start(arguments, config.seed)?;
     let start = policy.clone();
     let scorer = &arguments.scorer;
-    let models = scorer.models(&policy.tokenizer, &session.device, config.seed)?;
-    let mut value = match (models.first(), config.value_init) {
+    let models = scorer.load(&policy.tokenizer, &session.device, config.seed)?;
+    let mut value = match (models.models.first(), config.value_init) {
         (Some(decoder), ValueInit::RewardModel) => decoder.clone(),
         _ => policy.decoder.with_score_head(None)?,
     };
-    let reward = scorer.combined(models, config.micro_batch_size)?;
+    let reward = scorer.combined(models, config.micro_batch_size);
     let reference = policy.decoder.clone();
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
@@ -497,8 +497,8 @@ fn run_online<A: OnlineAlgorithm>(
     let mut policy = session.start(arguments, config.seed)?;
     let start = policy.clone();
     let scorer = &arguments.scorer;
-    let models = scorer.models(&policy.tokenizer, &session.device, config.seed)?;
-    let reward = scorer.combined(models, config.micro_batch_size)?;
+    let models = scorer.load(&policy.tokenizer, &session.device, config.seed)?;
+    let reward = scorer.combined(models, config.micro_batch_size);
     let reference = policy.decoder.clone();
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;

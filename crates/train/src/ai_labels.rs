@@ -162,7 +162,8 @@ pub fn label(
     while lines.len() < asked.len() {
         let started = Instant::now();
         let first = lines.len();
-        let part = &asked[first..asked.len().min(first + config.batch_size)];
+        let size = at_once(first, config.batch_size);
+        let part = &asked[first..asked.len().min(first + size)];
         let twice: Vec<&PromptSample> = part.iter().flat_map(|p| [p, p]).collect();
         let number = 2 * first as u64;
         let drawn = rollouts(
@@ -192,9 +193,8 @@ pub fn label(
             row: &row,
             tokens_per_second: tokens as f64 / started.elapsed().as_secs_f64(),
         });
-        // A judge that is not there is noticed at once, not after all prompts.
         let reason = lines.iter().find_map(|l| l.unscorable.clone());
-        if unscorable as f64 > config.max_unscorable * lines.len() as f64 {
+        if too_many(unscorable, lines.len(), config.max_unscorable) {
             let reason = format!(
                 "{unscorable} of {} pairs could not be compared by {}, more than label.max_unscorable = \
                  {} allows: {}",
@@ -221,6 +221,23 @@ pub fn label(
 }
 
 const FILE: &str = "labels.jsonl";
+
+/// Prompts that are worked on at a time: few at first, so that a judge or critic that is not there is
+/// noticed at once.
+pub(crate) fn at_once(done: usize, batch_size: usize) -> usize {
+    match done {
+        0 => batch_size.min(PROBE),
+        _ => batch_size,
+    }
+}
+
+const PROBE: usize = 4;
+
+/// True if all have failed, or of a number that says something more than are allowed.
+pub(crate) fn too_many(failed: usize, of: usize, allowed: f64) -> bool {
+    let share = failed as f64 / of.max(1) as f64;
+    failed == of || (of >= 5 * PROBE && share > allowed)
+}
 
 fn failed(stage: &Stage<'_>, reason: String) -> TrainError {
     TrainError::Run {

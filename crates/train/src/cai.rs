@@ -25,7 +25,7 @@ use togi_reward::{
 };
 
 use crate::{
-    ai_labels::LabelConfig,
+    ai_labels::{LabelConfig, at_once, too_many},
     config::{RecipeConfig, at_least_one, positive, within},
     error::TrainError,
     judge_config::JudgeConfig,
@@ -196,7 +196,10 @@ pub fn chains(
     while done.len() < asked.len() {
         let started = std::time::Instant::now();
         let first = done.len();
-        let part: Vec<&PromptSample> = asked[first..].iter().take(config.batch_size).collect();
+        let part: Vec<&PromptSample> = asked[first..]
+            .iter()
+            .take(at_once(first, config.batch_size))
+            .collect();
         let sampling = &config.sampling;
         let drafts = rollouts(policy, tokenizer, &part, sampling, stage.seed, first as u64)?;
         let tokens: usize = drafts.iter().map(|d| d.completion().len()).sum();
@@ -239,7 +242,7 @@ pub fn chains(
             row: &row,
             tokens_per_second: tokens as f64 / started.elapsed().as_secs_f64(),
         });
-        if bad.len() as f64 > config.max_unscorable * done.len() as f64 {
+        if too_many(bad.len(), done.len(), config.max_unscorable) {
             let reason = format!(
                 "{} of {} answers could not be revised by {}, more than max_unscorable = {} allows: {}",
                 bad.len(),

@@ -40,6 +40,7 @@ fn kept_on_disk_by_content() {
             chosen: side(&[10 + i, 11, 2]),
             rejected: side(&[30 + i, 12, 13, 2]),
             margin: None,
+            probability: None,
         })
         .collect();
     let run = |cached: bool, micro_batch_size: usize| {
