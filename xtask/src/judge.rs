@@ -1,9 +1,11 @@
 //! `--judge`: who compares answers.
 
+use std::path::Path;
+
 use anyhow::Result;
 use burn::tensor::Device;
 use togi_policy::{Head, ModelConfig, Policy, source::Source};
-use togi_reward::RewardModel;
+use togi_reward::{RewardModel, Rulebook};
 use togi_train::judge_config::JudgeSource;
 
 use crate::InputError;
@@ -19,8 +21,8 @@ pub(crate) fn address(spec: &str) -> Option<String> {
     is_url.then(|| spec.to_owned())
 }
 
-/// Reads a judge: `lab`, `self`, the address of a chat server, the folder of a reward model or of a language
-/// model. `own` is the model that `self` means.
+/// Reads a judge: `lab`, `self`, the address of a chat server, `rules:FILE`, the folder of a reward model or
+/// of a language model. `own` is the model that `self` means.
 pub(crate) fn parse(spec: &str, own: &Policy, device: &Device, seed: u64) -> Result<JudgeSource> {
     if is_lab(spec) {
         return Ok(JudgeSource::Lab);
@@ -30,6 +32,11 @@ pub(crate) fn parse(spec: &str, own: &Policy, device: &Device, seed: u64) -> Res
     }
     if let Some(url) = address(spec) {
         return Ok(JudgeSource::Server(url));
+    }
+    if let Some(file) = spec.strip_prefix("rules:") {
+        let rules = Rulebook::read(Path::new(file));
+        let rules = rules.map_err(|e| InputError(format!("--judge rules:{e}")))?;
+        return Ok(JudgeSource::Reward(Box::new(rules)));
     }
     let model = Source::parse(spec)?.load(device, seed)?;
     if ModelConfig::head_of(&model.decoder.params) != Head::Score {

@@ -61,8 +61,8 @@ pub(crate) struct TrainArguments {
     valid: Vec<String>,
     #[command(flatten)]
     pub(crate) scorer: RewardArguments,
-    /// Who compares answers (rlaif, cai): `lab`, `self`, a reward model, a language model, or the address
-    /// of a chat server such as http://localhost:8000/v1.
+    /// Who compares answers (rlaif, cai): `lab`, `self`, a reward model, a language model, `rules:FILE`, or
+    /// the address of a chat server such as http://localhost:8000/v1.
     #[arg(long, value_name = "SRC")]
     pub(crate) judge: Option<String>,
     /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU.

@@ -341,3 +341,69 @@ fn a_served_model_criticises_revises_and_compares() {
             .all(|c| c["steps"][0]["critique"] == "it could be kinder")
     );
 }
+
+#[test]
+fn a_served_model_rates_answers_and_rules_judge() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = lab_model(folder.path());
+    // Rates by the number of words: an answer of many is a 9.
+    let (url, count) = serve(|text, _| {
+        let answer = text.split("Answer:").nth(1).unwrap();
+        let answer = answer.split("Rate the answer").next().unwrap();
+        let words = answer.split_whitespace().count().clamp(1, 9);
+        (200, words.to_string())
+    });
+    let config = folder.path().join("judge.toml");
+    fs::write(&config, "[server]\nmodel = \"rater\"\n").unwrap();
+    let (config, out) = (config.display().to_string(), folder.path().join("out"));
+    let (source, path) = (format!("judge:{url}"), out.display().to_string());
+    let head = [
+        "train", "rloo", "--model", &model, "--reward", &source, "--out", &path,
+    ];
+    let small = [
+        "--judge-config",
+        &config,
+        "--max-steps=2",
+        "--set=prompts_per_step=4",
+        "--set=completions_per_prompt=2",
+        "--set=sampling.max_new_tokens=8",
+        "--set=data.lab_rows=64",
+        "--set=eval_samples=4",
+        "--compare=0",
+    ];
+    let (status, _, said) = xtask(&with(&[&head, &small]));
+    assert_eq!(status, Some(0), "{said}");
+    assert!(count.load(Ordering::SeqCst) >= 8);
+    let metrics = lines(&out.join("metrics.jsonl"));
+    let score = metrics[0]["objective/scores"].as_f64().unwrap();
+    assert!((-1.0..=1.0).contains(&score));
+    // Without its model's name a server cannot be asked.
+    let other = folder.path().join("other").display().to_string();
+    let head = [
+        "train", "rloo", "--model", &model, "--reward", &source, "--out", &other,
+    ];
+    let (status, _, said) = xtask(&with(&[&head, &small[2..]]));
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("model"), "{said}");
+
+    let rules = folder.path().join("rules.toml");
+    fs::write(&rules, "[[rule]]\nkind = \"max_words\"\nwords = 4\n").unwrap();
+    let (judge, out) = (
+        format!("rules:{}", rules.display()),
+        folder.path().join("ruled"),
+    );
+    let path = out.display().to_string();
+    let head = [
+        "train", "rlaif", "--model", &model, "--judge", &judge, "--out", &path,
+    ];
+    // Untrained answers are mostly cut at 8 tokens; some end before.
+    let settings = ["--set=label.prompts=96", "--set=learn.train.max_steps=1"];
+    let (status, _, said) = xtask(&with(&[&head, &SMALL[1..4], &settings]));
+    assert_eq!(status, Some(0), "{said}");
+    for label in lines(&out.join("labels.jsonl")) {
+        let words = |name: &str| label[name].as_str().unwrap().split_whitespace().count();
+        if label["probability"].as_f64().is_some_and(|p| p > 0.5) {
+            assert!(words("chosen") <= 4 && words("rejected") > 4, "{label}");
+        }
+    }
+}

@@ -145,9 +145,13 @@ fn models_are_compared_by_judges_and_rewards() {
         "{printed}"
     );
 
-    let diverse = ["eval", "diversity", "--samples=3"];
+    let diverse = ["eval", "diversity", "--samples=3", "--embed-with", &first];
     let printed = done(&[&diverse[..], &both, &short].concat());
     assert!(printed.contains("self-BLEU, across inputs"), "{printed}");
+    assert!(
+        printed.contains("embedding distance, per input"),
+        "{printed}"
+    );
     let answers = place.write(
         "answers.jsonl",
         &format!(

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use togi_eval::diversity::{Diversity, Output, Scores};
+use togi_policy::{Packed, Policy};
 
 use super::{
     Answering, names, prompts_of,
@@ -22,6 +23,10 @@ pub(crate) struct DiversityArguments {
     /// Answers to each prompt.
     #[arg(long, value_name = "N", default_value_t = 8)]
     samples: usize,
+    /// A model whose last hidden states, averaged over an answer's tokens, are its embedding: adds the mean
+    /// cosine distance of embeddings.
+    #[arg(long, value_name = "SRC")]
+    embed_with: Option<String>,
 }
 
 pub(crate) fn run(arguments: &DiversityArguments) -> Result<()> {
@@ -33,6 +38,10 @@ pub(crate) fn run(arguments: &DiversityArguments) -> Result<()> {
         return Err(InputError(text.to_owned()).into());
     }
     let device = answering.device()?;
+    let embedder = match &arguments.embed_with {
+        Some(spec) => Some(answering.load(spec, &device)?),
+        None => None,
+    };
     let mut outcome = Outcome {
         suite: "diversity".to_owned(),
         seed: answering.seed,
@@ -46,19 +55,27 @@ pub(crate) fn run(arguments: &DiversityArguments) -> Result<()> {
         let asked = answering.asked(&policy, &outcome.items)?;
         let drawn = answering.answers(&policy, &asked, each)?;
         let texts: Vec<String> = drawn.iter().map(|a| a.text.clone()).collect();
-        let outputs: Vec<Vec<Output<'_, u32>>> = drawn
-            .chunks(each)
-            .zip(texts.chunks(each))
-            .map(|(drawn, texts)| {
-                let both = drawn.iter().zip(texts);
-                both.map(|(answer, text)| Output {
-                    tokens: &answer.generation.ids,
-                    text,
-                    embedding: None,
-                })
-                .collect()
+        let embeddings: Option<Vec<Vec<f64>>> = match &embedder {
+            Some(embedder) => Some(
+                texts
+                    .iter()
+                    .map(|text| embedding(embedder, text))
+                    .collect::<Result<_>>()?,
+            ),
+            None => None,
+        };
+        let each_output: Vec<Output<'_, u32>> = drawn
+            .iter()
+            .zip(&texts)
+            .enumerate()
+            .map(|(i, (answer, text))| Output {
+                tokens: &answer.generation.ids,
+                text,
+                embedding: embeddings.as_ref().map(|all| &all[i][..]),
             })
             .collect();
+        let outputs: Vec<Vec<Output<'_, u32>>> =
+            each_output.chunks(each).map(<[_]>::to_vec).collect();
         let vocabulary = policy.tokenizer.vocab_size();
         let all = Diversity::of(&outputs, vocabulary)?;
         let mut totals = Vec::new();
@@ -98,8 +115,25 @@ pub(crate) fn run(arguments: &DiversityArguments) -> Result<()> {
     outcome.finish(answering.out.as_deref())
 }
 
+/// The mean of the last hidden states of a text's tokens; of an empty one, of the end token.
+fn embedding(model: &Policy, text: &str) -> Result<Vec<f64>> {
+    let Policy { decoder, tokenizer } = model;
+    let mut ids = tokenizer.encode_text(text)?;
+    if ids.is_empty() {
+        ids.extend(tokenizer.eos_ids().first());
+    }
+    ids.truncate(decoder.config.max_position_embeddings);
+    let hidden = decoder.hidden(&decoder.frozen(), &Packed::new([&ids[..]]))?;
+    let [_, width] = hidden.dims();
+    let mean = hidden.mean_dim(0).reshape([width]);
+    let data = mean.into_data().convert::<f32>();
+    Ok(data.iter::<f32>().map(f64::from).collect())
+}
+
 fn rows(place: &str, scores: &Scores) -> Vec<(String, f64)> {
-    vec![
+    let distance = scores.embedding_distance;
+    let distance = distance.map(|d| (format!("embedding distance, {place}"), d));
+    let others = vec![
         (format!("distinct-n, {place}"), scores.distinct),
         (format!("EAD, {place}"), scores.adjusted_distinct),
         (format!("self-BLEU, {place}"), scores.self_bleu),
@@ -107,5 +141,6 @@ fn rows(place: &str, scores: &Scores) -> Vec<(String, f64)> {
             format!("compression ratio, {place}"),
             scores.compression_ratio,
         ),
-    ]
+    ];
+    others.into_iter().chain(distance).collect()
 }
