@@ -63,10 +63,10 @@ impl Arena<'_> {
     pub fn compare(&self, systems: &[(&str, &Policy)]) -> Result<Compared, TrainError> {
         let (mut measured, mut tokens, mut answers) = (Vec::new(), Vec::new(), Vec::new());
         for (name, policy) in systems {
-            let (system, views, drawn) = self.measure(name, policy)?;
-            measured.push(system);
-            tokens.push(views);
-            answers.push(drawn);
+            let one = self.measure(name, policy)?;
+            measured.push(one.system);
+            tokens.push(one.views);
+            answers.push(one.drawn);
         }
         let comparison = Comparison {
             prompts: self.prompts.iter().map(|p| p.text.clone()).collect(),
@@ -86,13 +86,8 @@ impl Arena<'_> {
         })
     }
 
-    /// Draws answers of one system and measures them: its metrics by their names in the table, and the
-    /// tokens of its first answers, and all answers.
-    fn measure(
-        &self,
-        name: &str,
-        policy: &Policy,
-    ) -> Result<(System, Vec<Vec<TokenView>>, Vec<Rollout>), TrainError> {
+    /// Draws answers of one system and measures them.
+    fn measure(&self, name: &str, policy: &Policy) -> Result<Measured, TrainError> {
         let (decoder, tokenizer) = (&policy.decoder, &policy.tokenizer);
         let asked: Vec<&PromptSample> = self.prompts.iter().collect();
         let seed = self.seed ^ 0x6576_616c;
@@ -163,8 +158,19 @@ impl Arena<'_> {
             ],
             answers: texts.iter().map(|t| (*t).to_owned()).collect(),
         };
-        Ok((system, views, drawn))
+        Ok(Measured {
+            system,
+            views,
+            drawn,
+        })
     }
+}
+
+/// One system: its metrics, the tokens of its first answers, and all answers.
+struct Measured {
+    system: System,
+    views: Vec<Vec<TokenView>>,
+    drawn: Vec<Rollout>,
 }
 
 /// Systems side by side, and their answers one by one.
