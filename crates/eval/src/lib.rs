@@ -13,6 +13,7 @@ pub mod ifeval;
 pub mod length_controlled;
 pub mod over_optimisation;
 pub mod paired;
+pub mod refusal;
 pub mod report;
 
 pub use bootstrap::{Interval, mean_interval, paired_difference, resampled};
