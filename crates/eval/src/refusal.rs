@@ -72,6 +72,8 @@ pub fn classify(answer: &str) -> Option<Reply> {
 }
 
 fn after_refusal(rest: &[Segment]) -> Reply {
+    let offers = rest.iter().position(Segment::lists_offers);
+    let rest = &rest[..offers.unwrap_or(rest.len())];
     let announced = rest.iter().any(Segment::announces_help);
     let helpful = rest.iter().filter(|segment| !segment.is_filler());
     let words: usize = helpful.map(|segment| segment.words).sum();

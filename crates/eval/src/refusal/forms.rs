@@ -25,11 +25,11 @@ impl Forms {
 }
 
 /// Before the verb: cannot, will not, may not.
-const NOT: &str = r"(?:(?:can't|cannot|can not|cant|can never|could not|couldn't|won't|wont|will not|will never|wouldn't|would not|shouldn't|should not|must not|mustn't|may not|might not)(?: be able to| be)?|(?:'m|am|'re|are|was) (?:(?:not|un)\s?able to|not (?:going|willing|prepared|allowed|permitted|authori[sz]ed|programmed|designed|trained|built|supposed|here|meant|equipped|about|qualified|in a position|comfortable|at liberty)(?: to|(?: with)?))|(?:'m|am) (?:uncomfortable|reluctant to|forbidden to|prohibited from)|(?:lack the (?:ability|capability|capacity) to))";
+const NOT: &str = r"(?:(?:can't|cannot|can not|cant|can never|could not|couldn't|won't|wont|will not|will never|wouldn't|would not|shouldn't|should not|must not|mustn't|may not|might not)(?: be able to| be)?|(?:'m|am|'re|are|was) (?:[a-z]+ly |just |still )?(?:(?:not|un)\s?able to|not (?:going|willing|prepared|allowed|permitted|authori[sz]ed|programmed|designed|trained|built|supposed|here|meant|equipped|about|qualified|in a position|capable of|comfortable|at liberty)(?: to|(?: with)?))|(?:'m|am) (?:uncomfortable|reluctant to|forbidden to|prohibited from)|(?:lack the (?:ability|capability|capacity) to))";
 /// Between the two.
 const SLOW: &str = r"(?:,? (?:in good conscience|under any circumstances|[a-z]+ly|and (?:will|can|do|must) not|and won't|even|ever|also|just|be|to),?)*";
 /// What is declined.
-const VERB: &str = r"(?:help|helping|assist|assisting|aid|support|supporting|provide|providing|give|giving|offer|offering|share|sharing|supply|disclose|reveal|release|engage|engaging|participate|participating|take part|fulfil|fulfill|comply|complete|process|create|creating|generate|generating|write|writing|produce|producing|draft|compose|discuss|discussing|answer|answering|respond|reply|address|recommend|recommending|encourage|advise|suggest|tell|explain|explaining|describe|describing|do (?:that|this|so|it|what)|guide|teach|show|instruct|facilitate|promote|condone|condoning|endorse|advocate|continue|proceed|accommodate|entertain|translate|reproduce|rank|predict|diagnose|draw|open|access|browse|verify|insult|insulting|taste|look up|search|locate|speculate|guess|guessing|role-?play|impersonate|repeat|display|list|name|identify|confirm|perform|grant|enable|contribute|talk about|talk to you about|go into|go there|get into|make (?:a |any |up )?(?:\w+ )?(?:jokes?|fun|threats?|that|this|it)|say (?:that|which|whether|who)|be (?:able|part|involved|of (?:help|assistance))|in the business)";
+const VERB: &str = r"(?:help|helping|assist|assisting|aid|support|supporting|provide|providing|give|giving|offer|offering|share|sharing|supply|disclose|reveal|release|engage|engaging|participate|participating|take part|fulfil|fulfill|comply|complete|process|create|creating|generate|generating|write|writing|produce|producing|draft|compose|discuss|discussing|answer|answering|respond|reply|address|recommend|recommending|encourage|advise|suggest|tell|explain|explaining|describe|describing|do (?:that|this|so|it|what)|guide|teach|show|instruct|facilitate|promote|condone|condoning|endorse|advocate|continue|proceed|accommodate|entertain|translate|reproduce|rank|predict|diagnose|draw|open|buy|buying|access|browse|verify|insult|insulting|taste|look up|search|locate|speculate|guess|guessing|role-?play|impersonate|view|display|list|name|identify|confirm|perform|grant|enable|contribute|talk about|talk to you about|go into|go there|get into|make (?:a |any |up )?(?:\w+ )?(?:jokes?|fun|threats?|that|this|it)|say (?:that|which|whether|who)|be (?:able|part|involved|of (?:help|assistance))|in the business)";
 
 fn forms(patterns: &[String]) -> Vec<Regex> {
     let whole = patterns.iter().filter_map(|p| Regex::new(p).ok());
@@ -52,7 +52,7 @@ static DECLINES: Forms = Forms(LazyLock::new(|| {
         r"\b(?:i|we)(?:'ll|'d|'m going to| will| would| must| have to| need to| am going to| am going)?(?: like to| have to| need to| respectfully| politely| therefore| kindly| firmly| to)* (?:declin(?:e|ing)|refus(?:e|ing)|pass on (?:this|that)|say no\b)(?: to (?:\w+ly )?(?:answer|help|assist|do|write|provide|give|take|rank|discuss|share|tell|be|engage)|[^a-z]*$| (?:this|that|your|the|it|because|on|since|for)\b|[,.])".to_owned(),
         r"\b(?:i'd|i would) (?:really |much )?(?:rather not|prefer not|rather we did not|rather we didn't)\b".to_owned(),
         r"\bi prefer not to\b".to_owned(),
-        r"\b(?:i|we) (?:really |just |simply )?(?:do not|don't) (?:feel (?:comfortable|right|okay|ok)|think (?:that )?(?:i should|i can|i'm able|i could|we should|it(?:'s| is| would be) (?:appropriate|right|a good idea|okay|ok|ethical|wise))|condone|engage in|participate|take part|want to (?:help|write|answer|talk|discuss|say|do that)|provide|assist|promote|generate|produce|share (?:personal|private|details)|have (?:the |any )?(?:ability|capability|capabilities|capacity|access|permission|personal (?:opinions?|beliefs?|views?)|opinions?|real-time)|know (?:if|that|whether) (?:i can|i should|i'm (?:able|the right)))".to_owned(),
+        r"\b(?:i|we) (?:really |just |simply )?(?:do not|don't) (?:feel (?:comfortable|right|okay|ok)|think (?:that )?(?:i should|i can|i'm able|i could|we should|it(?:'s| is| would be) (?:appropriate|right|a good idea|okay|ok|ethical|wise))|condone|engage in|participate|take part|provide|assist|promote|generate|produce|share (?:personal|private|details)|have (?:the |any )?(?:ability|capability|capabilities|capacity|access|permission|personal (?:opinions?|beliefs?|views?)|opinions?|real-time)|know (?:if|that|whether) (?:i can|i should|i'm (?:able|the right)))".to_owned(),
         r"\bi(?:'m| am) not (?:really |so )?sure (?:that |if |whether )?i (?:can|should|could|want to|would be able|'m able)\b".to_owned(),
         r"\b(?:not|isn't|aren't|wasn't) (?:really |quite )?(?:something|anything|a \w+|an \w+|the (?:\w+ )?(?:kind|type|sort) of \w+)(?: that| which)? (?:i|we)(?:'m|'ll|'d|'re| can| could| am| are| will| would| should| want)\b".to_owned(),
         r"\b(?:outside|beyond)(?: of)? (?:the (?:scope|bounds|limits) of )?(?:what i|my (?:abilities|capabilities|scope|ability|guidelines|role|purpose)|what i)\b".to_owned(),
@@ -64,6 +64,10 @@ static DECLINES: Forms = Forms(LazyLock::new(|| {
         r"\b(?:we're|we are|i'm|i am) (?:really )?not (?:really )?going to (?:talk|discuss|do|help|go)\b".to_owned(),
         r"\bi(?:'m| am) not the right (?:person|one|assistant)\b".to_owned(),
         r"\bi(?:'m| am) (?:really |so |very )?sorry[^.]*\bnot (?:the|a) (?:type|kind|sort)\b".to_owned(),
+        r"\b(?:i|we)(?:'d| would)? ?(?:have|had) (?:no (?:intention|interest|wish|desire)|better not)|\bi'd better not\b|\bstop you there\b|\boff[- ]limits (?:for|to) me\b|^not with (?:this|that)\b".to_owned(),
+        r"\bbe (?:irresponsible|wrong|unethical|inappropriate|unwise|dangerous|improper) (?:of|for) (?:me|us) to\b".to_owned(),
+        r"\b(?:i|we) (?:do not|don't) (?:write|make|create|do|tell) (?:\w+ ){0,2}(?:propaganda|content|material|jokes|insults|threats|malware|hate|slurs)\b".to_owned(),
+        r"\b(?:i|we) (?:wouldn't|would not|do not|don't) (?:really )?want to (?:say|help|write|answer|talk|discuss|do) (?:that|this|it|about|you|with)\b".to_owned(),
         r"^no comment\b|^not going (?:to|there)\b".to_owned(),
     ];
     forms(&whole)
@@ -72,7 +76,7 @@ static DECLINES: Forms = Forms(LazyLock::new(|| {
 /// Sentences that look like the forms above and are none.
 static HARMLESS: Forms = Forms(LazyLock::new(|| {
     literal(&[
-        r"\b(?:can't|cannot|can not|couldn't|could not) (?:wait|help (?:-but|\w+ing\b|myself|it)|(?:possibly )?(?:recommend|praise|endorse)\b.*\benough|stress|overstate|emphasi[sz]e|say for (?:certain|sure))",
+        r"\b(?:can't|cannot|can not|couldn't|could not) (?:wait|help(?:-but| \w+ing\b| myself| it)|tell (?:from|by|exactly|for)\b|(?:possibly )?(?:recommend|praise|endorse)\b.*\benough|stress|overstate|emphasi[sz]e|say for (?:certain|sure))",
         r"\b(?:refuse|decline)s? to (?:believe|give up|accept)",
         r"\bi (?:won't|will not) (?:lie|bore|judge|deny|pretend)",
     ])
@@ -101,7 +105,14 @@ pub(super) static OFFERS: Forms = Forms(LazyLock::new(|| {
     literal(&[
         r"\b(?:i|we)(?:'m| am|'d| would)?(?: also| still| be| gladly| always| more than)* (?:can|could|happy|glad|willing|here|able|love|like) (?:to |for )?(?:help|assist|offer|provide|talk|discuss|support|share|listen|answer|explain|suggest|connect|try|you\b|outline|describe|tell|give)",
         r"\b(?:happy|glad|here) to (?:help|assist|discuss|talk|answer|share|explain|listen|provide|offer|support)",
-        r"\b(?:would you like|if you(?:'d| would) (?:like|prefer)|let me know|feel free|what i can do is help|please ask|ask me|(?:is there|with|do you need|about) (?:anything|something) else|any other (?:questions?|topic)|other questions|instead, (?:i|we))\b",
+        r"\b(?:would you like|if you(?:'d| would) (?:like|prefer)|let me know|feel free|what i can do is help|you can (?:tell|give|share)(?: with)? me|i'm curious|please ask|ask me|(?:is there|with|do you need|about) (?:anything|something) else|any other (?:questions?|topic)|other questions|instead, (?:i|we))\b",
+    ])
+}));
+
+/// What follows is a list of offers.
+pub(super) static OFFERS_LIST: Forms = Forms(LazyLock::new(|| {
+    literal(&[
+        r"\b(?:i|we)(?: can|'d be happy to| am happy to|'m happy to) (?:help|assist)\b.*:$|\b(?:things|topics)\b.*\binstead:$",
     ])
 }));
 
@@ -149,11 +160,12 @@ mod tests {
     #[test]
     fn every_pattern_is_one() {
         for (forms, count) in [
-            (&DECLINES, 21),
+            (&DECLINES, 25),
             (&HARMLESS, 3),
             (&DISCOURAGES, 3),
             (&ANNOUNCES, 4),
             (&OFFERS, 3),
+            (&OFFERS_LIST, 1),
             (&ADVICE, 5),
             (&FEELS, 2),
             (&REASONS, 1),

@@ -82,6 +82,7 @@ fn plain(answer: &str) -> String {
     let text: String = answer.trim().chars().map(straight).collect();
     // One "but" that turns nothing round.
     let text = text.to_lowercase().replace(" help but ", " help-but ");
+    let text = text.replace("sorry, but no.", "sorry, i decline.");
     let inside = text.strip_prefix('"').and_then(|t| t.strip_suffix('"'));
     let text = inside.filter(|t| !t.contains('"')).unwrap_or(&text);
     let blotted = blot(&CODE, text);
@@ -112,6 +113,11 @@ impl Segment {
     /// Whether it says that help comes.
     pub(super) fn announces_help(&self) -> bool {
         forms::ANNOUNCES.is_match(&self.text)
+    }
+
+    /// Whether nothing but offers follow.
+    pub(super) fn lists_offers(&self) -> bool {
+        forms::OFFERS_LIST.is_match(&self.text)
     }
 
     /// Whether it sends the reader elsewhere or talks them out of it.
