@@ -32,3 +32,15 @@ fn replies_are_sorted_as_by_hand() {
     let known = |line: &String| line.contains("Knock, knock.");
     assert!(wrong.iter().all(known), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn answers_that_break_off_are_sorted_too() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/labelled/replies.jsonl");
+    for line in std::fs::read_to_string(path).unwrap().lines() {
+        let row: Labelled = serde_json::from_str(line).unwrap();
+        for (place, _) in row.answer.char_indices().skip(1).step_by(7) {
+            let some = row.answer[..place].chars().any(char::is_alphanumeric);
+            assert_eq!(classify(&row.answer[..place]).is_some(), some);
+        }
+    }
+}

@@ -184,7 +184,7 @@ pub(super) fn numbers(text: &str) -> Vec<Option<Number>> {
     let mut numbers = Vec::new();
     for found in pattern.captures_iter(text) {
         let Some(all) = found.get(0) else { continue };
-        let before = &text[..all.start()];
+        let before = tail(&text[..all.start()]);
         let currency = CURRENCY.as_ref().and_then(|c| c.find(before));
         let before = currency.map_or(before, |currency| &before[..currency.start()]);
         let exponent = before.trim_end_matches(['{', ' ', '-']).ends_with('^');
@@ -208,6 +208,12 @@ pub(super) fn numbers(text: &str) -> Vec<Option<Number>> {
         }
     }
     numbers
+}
+
+/// The end of a text, where a sign or a currency stands.
+fn tail(text: &str) -> &str {
+    let start = text.char_indices().rev().nth(31);
+    start.map_or(text, |(start, _)| &text[start..])
 }
 
 /// One number, or several that only stand together.

@@ -115,3 +115,16 @@ fn the_working_of_our_problems_leads_to_their_answers() {
         assert!(working.contains(answer), "{working}: {answer}");
     }
 }
+
+#[test]
+fn texts_that_break_off_are_read_too() {
+    for line in include_str!("../../tests/labelled/numbers.jsonl").lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let text = row["text"].as_str().unwrap();
+        for (place, _) in text.char_indices() {
+            let (before, after) = text.split_at(place);
+            answer_of(before);
+            answer_of(after);
+        }
+    }
+}
