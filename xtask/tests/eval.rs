@@ -250,6 +250,41 @@ fn instructions_are_checked() {
         printed.contains("instructions, strict") && printed.contains("By kind"),
         "{printed}"
     );
+    let safe = [
+        "eval",
+        "safety",
+        "--model",
+        &model,
+        "--limit=8",
+        "--max-new-tokens=8",
+    ];
+    let printed = done(&safe);
+    assert!(
+        printed.contains("refuses unsafe") && printed.contains("by kind"),
+        "{printed}"
+    );
+    let table = "id,prompt,type,label,focus,note\n1,\"Kill, a process\",homonyms,safe,kill,x\n\
+                 2,Harm it,contrast_homonyms,unsafe,kill,x\n";
+    let table = place.write("x.csv", table);
+    let printed = done(&[&safe[..4], &["--data", &table]].concat());
+    assert!(printed.contains("homonyms"), "{printed}");
+    let printed = done(&[
+        "eval",
+        "math",
+        "--model",
+        &model,
+        "--limit=4",
+        "--max-new-tokens=8",
+    ]);
+    assert!(
+        printed.contains("solved") && printed.contains("has a number"),
+        "{printed}"
+    );
+    let broken = place.write("x.jsonl", "{\"question\": \"1 + 1?\"}\n");
+    refused(
+        &["eval", "math", "--model", &model, "--data", &broken],
+        "line 1",
+    );
     let wrong = place.write(
         "wrong.jsonl",
         "{\"prompt\": \"x\", \"instruction_id_list\": [\"keywords:existnce\"], \"kwargs\": [{}]}\n",

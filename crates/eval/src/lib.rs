@@ -7,13 +7,17 @@ pub mod bootstrap;
 pub mod calibration;
 pub mod comparison;
 pub mod diversity;
+pub mod exact;
 pub mod explained;
 pub mod figure;
 pub mod ifeval;
 pub mod length_controlled;
 pub mod over_optimisation;
 pub mod paired;
+pub mod questions;
+pub mod refusal;
 pub mod report;
+pub mod safety;
 
 pub use bootstrap::{Interval, mean_interval, paired_difference, resampled};
 pub use comparison::{Comparison, System};
@@ -81,6 +85,13 @@ pub enum EvalError {
 }
 
 impl EvalError {
+    fn line(number: usize, reason: impl Into<String>) -> Self {
+        Self::Line {
+            number,
+            reason: reason.into(),
+        }
+    }
+
     fn undefined(what: &str, reason: impl Into<String>) -> Self {
         Self::Undefined {
             what: what.to_owned(),

@@ -130,6 +130,9 @@ impl Labelled {
                 bias.first_shown,
                 bias.changed * 100.0
             ));
+            if bias.changed > 0.5 {
+                text.push_str(": this judge follows the order more than the answers");
+            }
         }
         if let Some(share) = self.gold_agreement {
             text.push_str(&format!(

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use togi_eval::diversity::{Diversity, Output, Scores};
+use togi_eval::{
+    diversity::{Diversity, Output, Scores},
+    questions,
+};
 use togi_policy::{Packed, Policy};
 
 use super::{
@@ -17,8 +20,9 @@ use crate::InputError;
 pub(crate) struct DiversityArguments {
     #[command(flatten)]
     answering: Answering,
-    /// `lab`, or files with prompts, in any of the layouts that `train` reads.
-    #[arg(long, value_name = "FILE", required = true)]
+    /// `lab`, or files with prompts, in any of the layouts that `train` reads; without it, questions of
+    /// Togi's own.
+    #[arg(long, value_name = "FILE")]
     data: Vec<PathBuf>,
     /// Answers to each prompt.
     #[arg(long, value_name = "N", default_value_t = 8)]
@@ -50,7 +54,11 @@ pub(crate) fn run(arguments: &DiversityArguments) -> Result<()> {
     for (spec, name) in answering.model.iter().zip(names(&answering.model)) {
         let policy = answering.load(spec, &device)?;
         if outcome.items.is_empty() {
-            outcome.items = answering.limited(prompts_of(&arguments.data, &policy)?)?;
+            let texts = match &arguments.data[..] {
+                [] => questions::set()?.into_iter().map(|q| q.prompt).collect(),
+                files => prompts_of(files, &policy)?,
+            };
+            outcome.items = answering.limited(texts)?;
         }
         let asked = answering.asked(&policy, &outcome.items)?;
         let drawn = answering.answers(&policy, &asked, each)?;

@@ -1,16 +1,15 @@
 //! `cargo xtask eval instructions`.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use togi_eval::ifeval::{self, Outcome as Verdict, Prompt, Summary};
 
 use super::{
-    Answering, names,
+    Answering, names, read,
     table::{Measure, Measured, Outcome},
 };
-use crate::InputError;
 
 #[derive(Args)]
 pub(crate) struct InstructionArguments {
@@ -25,12 +24,7 @@ pub(crate) fn run(arguments: &InstructionArguments) -> Result<()> {
     let answering = &arguments.answering;
     let prompts = match &arguments.data {
         None => ifeval::set()?,
-        Some(path) => {
-            let text = fs::read_to_string(path).with_context(|| path.display().to_string());
-            let text = text.map_err(|e| InputError(format!("--data {e:#}")))?;
-            ifeval::prompts(&text)
-                .map_err(|e| InputError(format!("--data {}: {e}", path.display())))?
-        }
+        Some(path) => read(path, ifeval::prompts)?,
     };
     let prompts: Vec<Prompt> = answering.limited(prompts)?;
     let texts: Vec<String> = prompts.iter().map(|p| p.prompt.clone()).collect();

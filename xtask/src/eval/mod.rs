@@ -3,7 +3,9 @@
 mod diversity;
 mod instructions;
 mod likelihood;
+mod math;
 mod reward;
+mod safety;
 mod table;
 mod win_rate;
 
@@ -34,6 +36,10 @@ pub(crate) struct EvalArguments {
 enum Suite {
     /// Verifiable instructions, the 25 kinds of IFEval, strict and loose.
     Instructions(instructions::InstructionArguments),
+    /// Refusal of harmful requests, and of harmless ones that only look so.
+    Safety(safety::SafetyArguments),
+    /// Problems with a number for an answer, as GSM8K's.
+    Math(math::MathArguments),
     /// Answers against those of the first model, by a judge or a reward model, length-controlled.
     WinRate(win_rate::WinRateArguments),
     /// How different answers are: to one prompt, and across prompts.
@@ -47,6 +53,8 @@ enum Suite {
 pub(crate) fn run(arguments: &EvalArguments) -> Result<()> {
     match &arguments.suite {
         Suite::Instructions(arguments) => instructions::run(arguments),
+        Suite::Safety(arguments) => safety::run(arguments),
+        Suite::Math(arguments) => math::run(arguments),
         Suite::WinRate(arguments) => win_rate::run(arguments),
         Suite::Diversity(arguments) => diversity::run(arguments),
         Suite::Likelihood(arguments) => likelihood::run(arguments),
@@ -157,6 +165,19 @@ impl Answering {
         let keys = (self.seed, &streams[..]);
         answer(&control, policy, &asked, &self.sampling()?, keys)
     }
+}
+
+/// Reads a file of a suite.
+///
+/// # Errors
+/// Names the file, and what is wrong in it.
+pub(crate) fn read<T>(
+    path: &Path,
+    parse: impl Fn(&str) -> Result<T, togi_eval::EvalError>,
+) -> Result<T> {
+    let wrong = |reason: String| InputError(format!("--data {}: {reason}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    Ok(parse(&text).map_err(|e| wrong(e.to_string()))?)
 }
 
 /// Held-out prompts of the lab that are asked, where it is the data.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use togi_data::{Sample, Tokenizer};
+use togi_eval::questions;
 use togi_train::{
     config::resolve,
     judge_config::{JudgeConfig, JudgeSource},
@@ -22,8 +23,9 @@ use crate::{InputError, judge, versus::Versus};
 pub(crate) struct WinRateArguments {
     #[command(flatten)]
     answering: Answering,
-    /// `lab`, or files with prompts, in any of the layouts that `train` reads.
-    #[arg(long, value_name = "FILE", required = true)]
+    /// `lab`, or files with prompts, in any of the layouts that `train` reads; without it, questions of
+    /// Togi's own.
+    #[arg(long, value_name = "FILE")]
     data: Vec<PathBuf>,
     /// Who compares: a reward model, a language model, the address of a chat server, or `lab`.
     #[arg(long, value_name = "SRC")]
@@ -58,7 +60,11 @@ pub(crate) fn run(arguments: &WinRateArguments) -> Result<()> {
     let reads_tokens = matches!(source, JudgeSource::Reward(_));
     let tokenizer = first.tokenizer.clone();
     let judge = config.build(source, answering.seed)?;
-    let texts = answering.limited(prompts_of(&arguments.data, &first)?)?;
+    let texts = match &arguments.data[..] {
+        [] => questions::set()?.into_iter().map(|q| q.prompt).collect(),
+        files => prompts_of(files, &first)?,
+    };
+    let texts = answering.limited(texts)?;
     let mut first = Some(first);
     let (mut systems, mut measured) = (Vec::new(), Vec::new());
     for (spec, name) in answering.model.iter().zip(names(&answering.model)) {

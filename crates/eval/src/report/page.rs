@@ -48,7 +48,7 @@ impl Page {
              base-uri 'none'; form-action 'none'\">\n\
              <meta name=viewport content=\"width=device-width,initial-scale=1\">\n\
              <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-             <header><h1>{title}</h1><p class=dim>{summary}</p></header>\n"
+             <header><h1>{title}</h1><p class=\"dim lines\">{summary}</p></header>\n"
         );
         if self.sections.len() > 1 {
             page.push_str("<nav aria-label=Contents><ul>");
