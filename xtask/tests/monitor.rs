@@ -55,7 +55,8 @@ fn train(
         "--set=keep_checkpoints=8",
         "--set=optim.learning_rate=0.01",
         "--set=monitor.window=1",
-        "--set=monitor.length_drift=0.0001",
+        "--set=monitor.length_rise=0.0001",
+        "--set=monitor.length_fall=0.0001",
     ]);
     arguments.extend(settings);
     let (status, said) = xtask(&arguments);

@@ -47,8 +47,10 @@ pub struct MonitorConfig {
     pub action: AlarmAction,
     /// Steps that a signal is averaged over, and that make the beginning it is compared with.
     pub window: usize,
-    /// Mean length of completions: by which share of that at the beginning it may rise or fall.
-    pub length_drift: f64,
+    /// Mean length of completions: by which share of that at the beginning it may rise.
+    pub length_rise: f64,
+    /// The same: by which share it may fall.
+    pub length_fall: f64,
     /// Share of a completion's token triples that it said before: by how much it may rise.
     pub repetition_rise: f64,
     /// Entropy per token: to which share of that at the beginning it may fall.
@@ -74,7 +76,8 @@ impl Default for MonitorConfig {
         Self {
             action: AlarmAction::Warn,
             window: 5,
-            length_drift: 0.3,
+            length_rise: 0.3,
+            length_fall: 0.5,
             repetition_rise: 0.15,
             entropy_floor: 0.25,
             diversity_floor: 0.5,
@@ -91,7 +94,8 @@ impl MonitorConfig {
     /// Names the field that is out of range.
     pub fn validate(&self) -> Result<(), TrainError> {
         at_least_one("monitor.window", self.window)?;
-        within("monitor.length_drift", self.length_drift, 0.0, f64::MAX)?;
+        within("monitor.length_rise", self.length_rise, 0.0, f64::MAX)?;
+        within("monitor.length_fall", self.length_fall, 0.0, 1.0)?;
         within("monitor.repetition_rise", self.repetition_rise, 0.0, 1.0)?;
         within("monitor.entropy_floor", self.entropy_floor, 0.0, 1.0)?;
         within("monitor.diversity_floor", self.diversity_floor, 0.0, 1.0)?;
@@ -267,26 +271,40 @@ impl Monitor {
                 });
             }
         };
-        for (name, limit) in [
-            ("length", config.length_drift),
-            ("repetition", config.repetition_rise),
-            ("entropy", config.entropy_floor),
-            ("diversity", config.diversity_floor),
-            ("disagreement", config.disagreement_rise),
-        ] {
-            let now = self.recent.get(name).map(|r| mean(r.iter().copied()));
-            let (Some(now), Some(start)) = (now, self.beginning.get(name).copied()) else {
+        for (name, start) in &self.beginning {
+            let Some(now) = self.recent.get(name).map(|r| mean(r.iter().copied())) else {
                 continue;
             };
-            if limit == 0.0 {
+            // The setting, what it means here, and whether that is the highest or the lowest value.
+            let start = *start;
+            let (setting, threshold, highest) = match &**name {
+                "length" if now < start => {
+                    let fall = config.length_fall;
+                    (fall, start * (1.0 - fall), false)
+                }
+                "length" => (config.length_rise, start * (1.0 + config.length_rise), true),
+                "repetition" => {
+                    let rise = config.repetition_rise;
+                    (rise, start + rise, true)
+                }
+                "disagreement" => {
+                    let rise = config.disagreement_rise;
+                    (rise, start * rise, true)
+                }
+                "entropy" => (config.entropy_floor, start * config.entropy_floor, false),
+                _ => (
+                    config.diversity_floor,
+                    start * config.diversity_floor,
+                    false,
+                ),
+            };
+            if setting == 0.0 {
                 continue;
             }
-            let (threshold, beyond) = match name {
-                "length" if now < start => (start * (1.0 - limit), now < start * (1.0 - limit)),
-                "length" => (start * (1.0 + limit), now > start * (1.0 + limit)),
-                "repetition" => (start + limit, now > start + limit),
-                "disagreement" => (start * limit, now > start * limit),
-                _ => (start * limit, now < start * limit),
+            let beyond = if highest {
+                now > threshold
+            } else {
+                now < threshold
             };
             let text = format!(
                 "{name} of completions is {now:.3}, at the beginning it was {start:.3} (limit {threshold:.3})"
