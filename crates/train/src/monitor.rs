@@ -82,7 +82,7 @@ impl Default for MonitorConfig {
             entropy_floor: 0.25,
             diversity_floor: 0.5,
             disagreement_rise: 2.0,
-            explained_by_form: 0.2,
+            explained_by_form: 0.25,
             fitted_fall: 0.05,
             gold_fall: 0.05,
         }
