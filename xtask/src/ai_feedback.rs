@@ -1,7 +1,7 @@
 //! `cargo xtask train rlaif` and `cai`: preferences by a judge, revisions by a critic.
 
 use anyhow::Result;
-use togi_data::{LossOn, PromptSample, Tokenizer, tokenize};
+use togi_data::{PromptSample, Tokenizer};
 use togi_eval::{comparison::plain, report::Report};
 use togi_policy::Policy;
 use togi_reward::{
@@ -56,15 +56,7 @@ pub(crate) fn run_rlaif(arguments: &TrainArguments) -> Result<()> {
     let spec = judge::parse(arguments.judge_spec(), &policy, &session.device, seed)?;
     let judge = config.judge.build(spec, seed)?;
     let start = policy.clone();
-    let prompts = session.read(
-        &source,
-        LabRows::Prompts,
-        config.learn.data(),
-        LossOn::Completion,
-        &policy,
-        seed,
-        tokenize::prompt,
-    )?;
+    let prompts = session.prompts(&source, config.learn.data(), &policy, seed)?;
     let mut stage = session.stage(seed);
     let Policy { decoder, tokenizer } = &mut policy;
     let asked = &prompts.train;
@@ -132,15 +124,7 @@ pub(crate) fn run_cai(arguments: &TrainArguments) -> Result<()> {
             settings.build(speaking, seed)?
         }
     };
-    let prompts = session.read(
-        &source,
-        LabRows::Prompts,
-        &config.preference.data,
-        LossOn::Completion,
-        &policy,
-        seed,
-        tokenize::prompt,
-    )?;
+    let prompts = session.prompts(&source, &config.preference.data, &policy, seed)?;
     let asked = &prompts.train;
     let Session { run, bars, .. } = &mut session;
     let revised = stages::stage(run, "revisions", seed ^ 20, &device, bars, |stage| {

@@ -5,12 +5,13 @@ use std::{fs, time::Instant};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use serde_json::{Map, Value};
-use togi_data::{DataError, Located, LossOn, PairSample, TokenizeOptions, Tokenizer};
+use togi_data::{
+    DataError, Located, LossOn, PairSample, PromptSample, TokenizeOptions, Tokenizer, tokenize,
+};
 use togi_eval::{
     bootstrap::{Interval, share_interval},
     comparison::plain,
-    report::{Alarm, Report},
+    report::Report,
 };
 use togi_policy::{Decoder, Policy, adapter, hf, source::Source};
 use togi_reward::Reward;
@@ -70,6 +71,18 @@ impl Session {
         let data = samples(source, rows, section, seed, tokenizer, &options, tokenize)?;
         self.bars.on(Event::Message(&data.summary));
         Ok(data)
+    }
+
+    /// Reads or makes the prompts of a recipe that draws its own answers.
+    pub(crate) fn prompts(
+        &mut self,
+        source: &DataSource,
+        section: &DataSection,
+        policy: &Policy,
+        seed: u64,
+    ) -> Result<Samples<PromptSample>> {
+        let (rows, on) = (LabRows::Prompts, LossOn::Completion);
+        self.read(source, rows, section, on, policy, seed, tokenize::prompt)
     }
 
     /// The objective of preference training, and what there is to say of the values on disk.
@@ -212,8 +225,8 @@ impl Session {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let system = format!("{} {}", std::env::consts::OS, std::env::consts::ARCH);
         let report = Report {
-            metrics: rows(&self.run, "metrics.jsonl")?,
-            alarms: alarms(&self.run)?,
+            metrics: self.run.read_lines("metrics.jsonl")?,
+            alarms: self.run.read_lines("alarms.jsonl")?,
             config: self.config,
             environment: vec![
                 ("Togi".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
@@ -274,36 +287,4 @@ fn summary(row: &Row) -> Result<String> {
         shown.push(text);
     }
     Ok(shown.join(", "))
-}
-
-/// The run's alarms, for its report.
-fn alarms(run: &RunFolder) -> Result<Vec<Alarm>> {
-    if !run.path().join("alarms.jsonl").exists() {
-        return Ok(Vec::new());
-    }
-    let text = |row: &Map<String, Value>, name: &str| {
-        row.get(name)
-            .and_then(Value::as_str)
-            .unwrap_or("")
-            .to_owned()
-    };
-    let number = |row: &Map<String, Value>, name: &str| row.get(name).and_then(Value::as_f64);
-    let each = rows(run, "alarms.jsonl")?.into_iter().map(|row| Alarm {
-        stage: text(&row, "stage"),
-        step: row.get("step").and_then(Value::as_u64).unwrap_or(0),
-        monitor: text(&row, "monitor"),
-        value: number(&row, "value").unwrap_or(f64::NAN),
-        threshold: number(&row, "threshold").unwrap_or(f64::NAN),
-        action: text(&row, "action"),
-        text: text(&row, "text"),
-    });
-    Ok(each.collect())
-}
-
-fn rows(run: &RunFolder, file: &str) -> Result<Vec<Map<String, Value>>> {
-    let path = run.path().join(file);
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let rows = text.lines().map(serde_json::from_str);
-    rows.collect::<Result<_, _>>()
-        .with_context(|| path.display().to_string())
 }

@@ -373,15 +373,7 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
     let scorer = &arguments.scorer;
     let models = scorer.load(&policy.tokenizer, &session.device, seed)?;
     let reward = scorer.combined(models, settings.train.micro_batch_size);
-    let prompts = session.read(
-        &source,
-        LabRows::Prompts,
-        &settings.data,
-        LossOn::Completion,
-        &policy,
-        seed,
-        tokenize::prompt,
-    )?;
+    let prompts = session.prompts(&source, &settings.data, &policy, seed)?;
     let mut stage = session.stage(seed);
     let (decoder, tokenizer) = (&policy.decoder, &policy.tokenizer);
     let pairs = rso::pairs(
@@ -426,15 +418,7 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
     let tokenizer = &policy.tokenizer;
-    let data = session.read(
-        &source,
-        LabRows::Prompts,
-        &config.data,
-        LossOn::Completion,
-        &policy,
-        config.seed,
-        tokenize::prompt,
-    )?;
+    let data = session.prompts(&source, &config.data, &policy, config.seed)?;
     let mut models = Models {
         policy: &mut policy.decoder,
         reference: &reference,
@@ -503,16 +487,7 @@ fn run_online<A: OnlineAlgorithm>(
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
-    let rows = LabRows::Prompts;
-    let data = session.read(
-        &source,
-        rows,
-        &config.data,
-        LossOn::Completion,
-        &policy,
-        config.seed,
-        tokenize::prompt,
-    )?;
+    let data = session.prompts(&source, &config.data, &policy, config.seed)?;
     let mut models = OnlineModels {
         policy: &mut policy.decoder,
         reference: &reference,

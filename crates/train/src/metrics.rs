@@ -1,8 +1,9 @@
 //! Rows of metrics, and who is told about them.
 
 use serde_json::{Map, Value};
+use togi_eval::report::Alarm;
 
-use crate::{error::TrainError, monitor::Alarm};
+use crate::error::TrainError;
 
 /// Metrics of one step, in the order they were added. Additive: the rows of micro-batches are
 /// added up, each already divided by the whole batch's denominator.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use togi_eval::{
     explained::Moments,
     over_optimisation::{Fit, Form},
+    report::Alarm,
 };
 use togi_policy::{Decoder, Finish};
 use togi_reward::Score;
@@ -37,6 +38,18 @@ pub enum AlarmAction {
     Stop,
     /// The run ends with the model of the newest checkpoint from before the window that raised it.
     RollBack,
+}
+
+impl AlarmAction {
+    /// As in the configuration.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Warn => "warn",
+            Self::Stop => "stop",
+            Self::RollBack => "roll_back",
+        }
+    }
 }
 
 /// Thresholds of the monitors; 0 turns one off.
@@ -110,25 +123,6 @@ impl MonitorConfig {
         within("monitor.fitted_fall", self.fitted_fall, 0.0, 1.0)?;
         within("monitor.gold_fall", self.gold_fall, 0.0, 1.0)
     }
-}
-
-/// A signal that has passed its threshold.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Alarm {
-    /// The stage.
-    pub stage: String,
-    /// The step after which it was raised.
-    pub step: u64,
-    /// The signal: the metric's name without `monitor/`.
-    pub monitor: String,
-    /// Its value.
-    pub value: f64,
-    /// What it has passed.
-    pub threshold: f64,
-    /// What was done.
-    pub action: AlarmAction,
-    /// The same in words.
-    pub text: String,
 }
 
 impl MonitorConfig {
@@ -266,7 +260,7 @@ impl Monitor {
                     monitor: monitor.to_owned(),
                     value,
                     threshold,
-                    action: config.action,
+                    action: config.action.name().to_owned(),
                     text,
                 });
             }
@@ -392,7 +386,7 @@ impl Monitor {
             monitor: "gold".to_owned(),
             value: fall,
             threshold: limit,
-            action: config.action,
+            action: config.action.name().to_owned(),
             text: format!(
                 "the true reward of held-out answers fell from {best:.3} to {gold:.3} while the reward \
                  went from {there:.3} to {proxy:.3}"

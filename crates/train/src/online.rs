@@ -7,6 +7,7 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 use serde_json::json;
 use togi_data::{PromptSample, Sample, Tokenizer, batch::Order, rng::CounterRng};
+use togi_eval::report::Alarm;
 use togi_policy::{Decoder, DropoutKey, Finish, Sampling, generate::Voice};
 use togi_reward::{LabGold, Reward, Score};
 
@@ -14,7 +15,7 @@ use crate::{
     checkpoint::Checkpoint,
     error::TrainError,
     metrics::{Event, Row},
-    monitor::{Alarm, Monitor, Seen},
+    monitor::{Monitor, Seen},
     offline::{Stage, accumulate, host},
     optimizer::AdamW,
     reference,

@@ -11,6 +11,7 @@ use burn::tensor::{Bool, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use togi_data::{PromptSample, Sample, Tokenizer, batch::Order, rng::CounterRng};
+use togi_eval::report::Alarm;
 use togi_policy::{
     Decoder, DropoutKey, Finish,
     log_probs::{completion_mask, pad},
@@ -28,7 +29,7 @@ use crate::{
     checkpoint::Checkpoint,
     error::TrainError,
     metrics::{Event, Row},
-    monitor::{Alarm, Monitor, Seen},
+    monitor::{Monitor, Seen},
     offline::{Stage, accumulate, host},
     optimizer::AdamW,
     reference,

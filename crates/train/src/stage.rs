@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
+use togi_eval::report::Alarm;
 
 use crate::{
     checkpoint::{Checkpoint, Found},
     error::TrainError,
     metrics::{Event, Observer, Row},
-    monitor::Alarm,
     run_folder::RunFolder,
 };
 

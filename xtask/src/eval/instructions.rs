@@ -7,7 +7,7 @@ use clap::Args;
 use togi_eval::ifeval::{self, Outcome as Verdict, Prompt, Summary};
 
 use super::{
-    Answering, names, read,
+    Answering, Answers, read,
     table::{Measure, Measured, Outcome},
 };
 
@@ -28,7 +28,6 @@ pub(crate) fn run(arguments: &InstructionArguments) -> Result<()> {
     };
     let prompts: Vec<Prompt> = answering.limited(prompts)?;
     let texts: Vec<String> = prompts.iter().map(|p| p.prompt.clone()).collect();
-    let device = answering.device()?;
     let mut outcome = Outcome {
         suite: "instructions".to_owned(),
         items: texts.clone(),
@@ -36,11 +35,12 @@ pub(crate) fn run(arguments: &InstructionArguments) -> Result<()> {
         ..Outcome::default()
     };
     let mut summaries = Vec::new();
-    for (spec, name) in answering.model.iter().zip(names(&answering.model)) {
-        let policy = answering.load(spec, &device)?;
-        let asked = answering.asked(&policy, &texts)?;
-        let drawn = answering.answers(&policy, &asked, 1)?;
-        let answers: Vec<String> = drawn.iter().map(|a| a.text.clone()).collect();
+    answering.each_model(&texts, |answers| {
+        let Answers {
+            name,
+            texts: answers,
+            lengths,
+        } = answers;
         let verdicts: Vec<Verdict> = prompts
             .iter()
             .zip(&answers)
@@ -67,10 +67,7 @@ pub(crate) fn run(arguments: &InstructionArguments) -> Result<()> {
                     "instructions a prompt, loose",
                     verdicts.iter().map(|v| share(&v.loose)).collect(),
                 ),
-                Measure::whole(
-                    "length (tokens)",
-                    drawn.iter().map(|a| a.generation.ids.len() as f64),
-                ),
+                Measure::whole("length (tokens)", lengths),
             ],
             totals: vec![
                 (
@@ -85,7 +82,8 @@ pub(crate) fn run(arguments: &InstructionArguments) -> Result<()> {
             answers,
         });
         summaries.push((name, summary));
-    }
+        Ok(())
+    })?;
     let mut heading = vec![String::new(), "instructions".to_owned()];
     heading.extend(
         summaries

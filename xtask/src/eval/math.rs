@@ -7,7 +7,7 @@ use clap::Args;
 use togi_eval::exact::{self, Grade, Problem};
 
 use super::{
-    Answering, names, read,
+    Answering, Answers, read,
     table::{Measure, Measured, Outcome},
 };
 
@@ -28,18 +28,18 @@ pub(crate) fn run(arguments: &MathArguments) -> Result<()> {
     };
     let problems = answering.limited(problems)?;
     let texts: Vec<String> = problems.iter().map(|p| p.question.clone()).collect();
-    let device = answering.device()?;
     let mut outcome = Outcome {
         suite: "math".to_owned(),
         items: texts.clone(),
         seed: answering.seed,
         ..Outcome::default()
     };
-    for (spec, name) in answering.model.iter().zip(names(&answering.model)) {
-        let policy = answering.load(spec, &device)?;
-        let asked = answering.asked(&policy, &texts)?;
-        let drawn = answering.answers(&policy, &asked, 1)?;
-        let answers: Vec<String> = drawn.iter().map(|a| a.text.clone()).collect();
+    answering.each_model(&texts, |answers| {
+        let Answers {
+            name,
+            texts: answers,
+            lengths,
+        } = answers;
         let grades: Vec<Grade> = problems
             .iter()
             .zip(&answers)
@@ -48,17 +48,17 @@ pub(crate) fn run(arguments: &MathArguments) -> Result<()> {
         // An answer without a number solves nothing: that is no matter of scoring.
         let solved = grades.iter().map(|g| *g == Grade::Correct);
         let numbered = grades.iter().map(|g| *g != Grade::Unscorable);
-        let length = drawn.iter().map(|a| a.generation.ids.len() as f64);
         outcome.systems.push(Measured {
             name,
             measures: vec![
                 Measure::holds("solved", solved),
                 Measure::holds("has a number", numbered),
-                Measure::whole("length (tokens)", length),
+                Measure::whole("length (tokens)", lengths),
             ],
             totals: Vec::new(),
             answers,
         });
-    }
+        Ok(())
+    })?;
     outcome.finish(answering.out.as_deref())
 }

@@ -167,6 +167,38 @@ impl Answering {
     }
 }
 
+/// A model's answers to the texts of a suite, one each.
+pub(crate) struct Answers {
+    /// The model, as tables name it.
+    pub(crate) name: String,
+    pub(crate) texts: Vec<String>,
+    /// In tokens.
+    pub(crate) lengths: Vec<f64>,
+}
+
+impl Answering {
+    /// Lets one model after the other answer, and hands its answers on.
+    pub(crate) fn each_model(
+        &self,
+        texts: &[String],
+        mut measure: impl FnMut(Answers) -> Result<()>,
+    ) -> Result<()> {
+        let device = self.device()?;
+        for (spec, name) in self.model.iter().zip(names(&self.model)) {
+            let policy = self.load(spec, &device)?;
+            let asked = self.asked(&policy, texts)?;
+            let drawn = self.answers(&policy, &asked, 1)?;
+            let lengths = drawn.iter().map(|a| a.generation.ids.len() as f64);
+            measure(Answers {
+                name,
+                lengths: lengths.collect(),
+                texts: drawn.into_iter().map(|a| a.text).collect(),
+            })?;
+        }
+        Ok(())
+    }
+}
+
 /// Reads a file of a suite.
 ///
 /// # Errors

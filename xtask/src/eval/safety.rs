@@ -11,7 +11,7 @@ use togi_eval::{
 };
 
 use super::{
-    Answering, names, read,
+    Answering, Answers, read,
     table::{Measure, Measured, Outcome},
 };
 
@@ -39,7 +39,6 @@ pub(crate) fn run(arguments: &SafetyArguments) -> Result<()> {
     };
     let prompts: Vec<Prompt> = answering.limited(prompts)?;
     let texts: Vec<String> = prompts.iter().map(|p| p.prompt.clone()).collect();
-    let device = answering.device()?;
     let mut outcome = Outcome {
         suite: "safety".to_owned(),
         items: texts.clone(),
@@ -47,11 +46,12 @@ pub(crate) fn run(arguments: &SafetyArguments) -> Result<()> {
         ..Outcome::default()
     };
     let mut summaries = Vec::new();
-    for (spec, name) in answering.model.iter().zip(names(&answering.model)) {
-        let policy = answering.load(spec, &device)?;
-        let asked = answering.asked(&policy, &texts)?;
-        let drawn = answering.answers(&policy, &asked, 1)?;
-        let answers: Vec<String> = drawn.iter().map(|a| a.text.clone()).collect();
+    answering.each_model(&texts, |answers| {
+        let Answers {
+            name,
+            texts: answers,
+            lengths,
+        } = answers;
         let replies: Vec<Option<Reply>> = answers.iter().map(|a| classify(a)).collect();
         // Right is to refuse what is unsafe, and to do what is safe.
         let right = |(prompt, reply): (&Prompt, &Option<Reply>)| {
@@ -62,7 +62,6 @@ pub(crate) fn run(arguments: &SafetyArguments) -> Result<()> {
             reply.map(|reply| f64::from(u8::from(reply == good)))
         };
         let summary = Summary::of(&prompts, &replies)?;
-        let length = drawn.iter().map(|a| a.generation.ids.len() as f64);
         outcome.systems.push(Measured {
             name: name.clone(),
             measures: vec![
@@ -70,13 +69,14 @@ pub(crate) fn run(arguments: &SafetyArguments) -> Result<()> {
                     "as it should be",
                     prompts.iter().zip(&replies).map(right).collect(),
                 ),
-                Measure::whole("length (tokens)", length),
+                Measure::whole("length (tokens)", lengths),
             ],
             totals: Vec::new(),
             answers,
         });
         summaries.push((name, summary));
-    }
+        Ok(())
+    })?;
     let heading = [
         "",
         "refuses unsafe",

@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
+use serde::{Deserialize, Serialize};
+
 use super::page::{escape, number};
 
 /// A monitor that went off.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Alarm {
     /// The stage of the run, as in the rows of metrics; empty: every stage.
     pub stage: String,
