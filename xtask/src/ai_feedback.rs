@@ -3,7 +3,7 @@
 use anyhow::Result;
 use togi_data::{PromptSample, Tokenizer};
 use togi_eval::{comparison::plain, report::Report};
-use togi_policy::Policy;
+use togi_policy::{Policy, Sampling};
 use togi_reward::{
     critic::{Critic, LabCritic, OracleCritic},
     judge::Judge,
@@ -82,6 +82,7 @@ pub(crate) fn run_rlaif(arguments: &TrainArguments) -> Result<()> {
                 source: &source,
                 held_out: &prompts.valid,
                 judge: &*judge,
+                sampling: &config.label.sampling,
                 note: labelled.summary(),
             };
             ending.finish(session, arguments, &models, seed)
@@ -142,7 +143,12 @@ pub(crate) fn run_cai(arguments: &TrainArguments) -> Result<()> {
             &config,
         )?;
         let share = config.label.valid_fraction;
-        let (train, valid) = cai::samples(&chains, asked, &tokenizer, share)?;
+        let longest = config
+            .sft
+            .data
+            .max_length
+            .min(decoder.config.max_position_embeddings);
+        let (train, valid) = cai::samples(&chains, asked, &tokenizer, share, longest)?;
         cai::learn_revisions(stage, &mut decoder, (&train, &valid), &config.sft)?;
         decoder.merge_lora();
         Ok(Policy::new(decoder, tokenizer, "the run")?)
@@ -167,6 +173,7 @@ pub(crate) fn run_cai(arguments: &TrainArguments) -> Result<()> {
         source: &source,
         held_out: &prompts.valid,
         judge: &*judge,
+        sampling: &config.label.sampling,
         note: labelled.summary(),
     };
     ending.finish(session, arguments, &models, seed)
@@ -177,6 +184,8 @@ struct Ending<'a> {
     source: &'a DataSource,
     held_out: &'a [PromptSample],
     judge: &'a dyn Judge,
+    /// How answers are drawn, off the lab.
+    sampling: &'a Sampling,
     note: String,
 }
 
@@ -204,7 +213,7 @@ impl Ending<'_> {
         let on_lab = *self.source == DataSource::Lab;
         let sampling = match on_lab {
             true => togi_train::lab_defaults::sampling(),
-            false => togi_policy::Sampling::default(),
+            false => self.sampling.clone(),
         };
         let asked = self.asked(&start.tokenizer, arguments.compare, seed, on_lab)?;
         if asked.is_empty() {
@@ -248,8 +257,11 @@ impl Ending<'_> {
             }
         } else {
             let (ours, theirs) = (&answers[models.len() - 1], &answers[0]);
-            let versus = Versus::of(self.judge, (name, ours), ("start", theirs), seed)?;
-            summary.push_str(&versus.summary());
+            // A judge that decides nothing is no reason to lose the report.
+            match Versus::of(self.judge, (name, ours), ("start", theirs), seed) {
+                Ok(versus) => summary.push_str(&versus.summary()),
+                Err(reason) => summary.push_str(&format!("no win rate: {reason:#}")),
+            }
             summary.push('\n');
         }
         summary.push_str(&self.note);

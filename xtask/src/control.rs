@@ -35,9 +35,13 @@ pub(crate) struct ControlArguments {
     #[arg(long, value_name = "N", default_value_t = 8, requires = "guided")]
     block: usize,
     /// What chooses: `lab`, the folder or run folder of a reward model (several make an ensemble: their
-    /// mean), or `rules:FILE`.
+    /// mean), `rules:FILE`, or `judge:SRC`.
     #[arg(long, value_name = "SRC")]
     reward: Vec<String>,
+    /// How a `judge:` of --reward or --guard is asked: a TOML file with the fields of `judge` in the recipe
+    /// rlaif.
+    #[arg(long, value_name = "FILE")]
+    judge_config: Option<PathBuf>,
     /// What an answer has to pass: a reward as in --reward.
     #[arg(long, value_name = "SRC", requires = "min_score")]
     guard: Option<String>,
@@ -63,12 +67,24 @@ pub(crate) struct ControlArguments {
 }
 
 impl ControlArguments {
+    /// True if anything is to be controlled.
+    pub(crate) fn is_set(&self) -> bool {
+        let chosen = self.best_of.is_some() || self.guided.is_some() || !self.reward.is_empty();
+        chosen || self.rules.is_some() || self.guard.is_some()
+    }
+
     /// # Errors
     /// A reward that nothing reads.
     pub(crate) fn check(&self) -> Result<()> {
         let chooses = self.best_of.is_some() || self.guided.is_some();
         if !self.reward.is_empty() && !chooses {
             let text = "--reward: chooses nothing; give --best-of N or --guided N";
+            return Err(InputError(text.to_owned()).into());
+        }
+        let judges = |spec: &String| spec.starts_with("judge:");
+        let judged = self.reward.iter().chain(&self.guard).any(judges);
+        if self.judge_config.is_some() && !judged {
+            let text = "--judge-config: is not read: neither --reward nor --guard is a judge:SRC";
             return Err(InputError(text.to_owned()).into());
         }
         if self.best_of == Some(0) || self.guided == Some(0) || self.block == 0 {
@@ -86,7 +102,7 @@ impl ControlArguments {
     pub(crate) fn build(&self, policy: &Policy, at_once: usize, seed: u64) -> Result<Control> {
         self.check()?;
         let reward = |sources: &[String]| -> Result<Box<dyn Reward>> {
-            let scorer = RewardArguments::mean_of(sources);
+            let scorer = RewardArguments::mean_of(sources, self.judge_config.as_deref());
             let models = scorer.load(&policy.tokenizer, policy.decoder.device(), seed)?;
             Ok(scorer.combined(models, at_once))
         };

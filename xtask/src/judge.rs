@@ -42,11 +42,9 @@ pub(crate) fn parse(spec: &str, own: &Policy, device: &Device, seed: u64) -> Res
     if ModelConfig::head_of(&model.decoder.params) != Head::Score {
         return Ok(JudgeSource::Model(Box::new(model)));
     }
-    let (theirs, ours) = (model.decoder.config.vocab_size, own.tokenizer.ids_end());
-    if theirs < ours {
+    if !model.tokenizer.reads_ids_of(&own.tokenizer) {
         let text = format!(
-            "--judge {spec}: its vocabulary of {theirs} is not the policy's of {ours}; a reward model \
-             reads the policy's tokens"
+            "--judge {spec}: its tokens are not the policy's, and a reward model reads the policy's tokens"
         );
         return Err(InputError(text).into());
     }

@@ -20,9 +20,6 @@ const RULES: &str = "rules:";
 /// What stands before a language model that rates answers (direct RLAIF).
 const JUDGE: &str = "judge:";
 
-/// What a good answer is to it.
-const RATED_BY: &str = "A good answer is helpful, honest and harmless.";
-
 /// What scores, loaded.
 pub(crate) struct Scorers {
     /// Reward models.
@@ -61,12 +58,13 @@ pub(crate) enum Combination {
 
 impl RewardArguments {
     /// The mean of these sources.
-    pub(crate) fn mean_of(sources: &[String]) -> Self {
+    pub(crate) fn mean_of(sources: &[String], judge_config: Option<&Path>) -> Self {
+        let judged = sources.iter().any(|spec| spec.starts_with(JUDGE));
         Self {
             reward: sources.to_vec(),
             combine: Combination::Mean,
             pessimism: 1.0,
-            judge_config: None,
+            judge_config: judge_config.filter(|_| judged).map(Path::to_owned),
         }
     }
 
@@ -94,6 +92,9 @@ impl RewardArguments {
     /// As it is said on the command line.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("--reward {}", self.reward.join(" --reward "));
+        if let Some(path) = &self.judge_config {
+            text.push_str(&format!(" --judge-config {}", path.display()));
+        }
         if let (Combination::MeanMinusDeviation, x) = (self.combine, self.pessimism) {
             text.push_str(&format!(" --combine mean-minus-deviation --pessimism {x}"));
         } else if self.combine == Combination::Worst {
@@ -129,7 +130,7 @@ impl RewardArguments {
                 };
                 others.push(Box::new(OracleRating {
                     oracle: config.oracle(source, seed)?,
-                    criterion: RATED_BY.to_owned(),
+                    criterion: config.criteria.join(" "),
                 }));
             }
         }
@@ -138,8 +139,13 @@ impl RewardArguments {
     }
 
     fn judge_config(&self) -> Result<JudgeConfig> {
+        let rated_by = "A good answer is helpful, honest and harmless.";
+        let defaults = JudgeConfig {
+            criteria: vec![rated_by.to_owned()],
+            ..JudgeConfig::default()
+        };
         let Some(path) = &self.judge_config else {
-            return Ok(JudgeConfig::default());
+            return Ok(defaults);
         };
         if !self.reward.iter().any(|spec| spec.starts_with(JUDGE)) {
             let text = "--judge-config: is not read: no --reward judge:SRC";
@@ -147,8 +153,22 @@ impl RewardArguments {
         }
         let wrong = |e: String| InputError(format!("--judge-config {}: {e}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-        let config: JudgeConfig = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+        let mut config: JudgeConfig = toml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
         config.validate()?;
+        let plain = JudgeConfig {
+            criteria: config.criteria.clone(),
+            max_new_tokens: config.max_new_tokens,
+            writing_temperature: config.writing_temperature,
+            server: config.server.clone(),
+            ..JudgeConfig::default()
+        };
+        if plain != config {
+            let text = "a rating reads `criteria` and `server`, not what compares answers";
+            return Err(wrong(text.to_owned()).into());
+        }
+        if config.criteria == JudgeConfig::default().criteria {
+            config.criteria = defaults.criteria;
+        }
         Ok(config)
     }
 
@@ -177,10 +197,10 @@ impl RewardArguments {
                      train one with `cargo xtask train reward`"
                 ));
             }
-            let (theirs, ours) = (model.decoder.config.vocab_size, tokenizer.ids_end());
-            if theirs < ours {
+            if !model.tokenizer.reads_ids_of(tokenizer) {
                 return wrong(format!(
-                    "--reward {spec}: its vocabulary of {theirs} is not the policy's of {ours}"
+                    "--reward {spec}: its tokens are not the policy's, and a reward model reads the policy's \
+                     tokens"
                 ));
             }
             models.push(model.decoder);

@@ -7,7 +7,10 @@ use togi_eval::{
     length_controlled::{Battles, length_controlled},
     paired::sign_test,
 };
-use togi_reward::judge::{Judge, Pair, PositionBias, Verdict};
+use togi_reward::{
+    Unscorable,
+    judge::{Judge, Pair, PositionBias, Verdict},
+};
 use togi_train::rollout::Rollout;
 
 /// What a judge says of a system's answers against another's.
@@ -63,7 +66,8 @@ impl Versus {
                 if !differ(&pair) {
                     return Some(0.5);
                 }
-                match answered.next()? {
+                let missing = || Err(Unscorable("the judge gave too few answers".to_owned()));
+                match answered.next().unwrap_or_else(missing) {
                     Ok(verdict) => {
                         let first = verdict.first;
                         verdicts.push(verdict);

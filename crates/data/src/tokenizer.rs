@@ -294,6 +294,12 @@ impl Tokenizer {
         token_bytes(&self.inner, &hidden)
     }
 
+    /// True if every id of another tokenizer is the same token here, so that its ids can be read.
+    pub fn reads_ids_of(&self, other: &Self) -> bool {
+        let end = other.ids_end();
+        self.ids_end() >= end && (0..end as u32).all(|id| self.token(id) == other.token(id))
+    }
+
     /// Ids that end a sequence; the first is the one that is appended to completions.
     pub fn eos_ids(&self) -> &[u32] {
         &self.eos_ids

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
     count: f64,
+    /// Means that were taken off before, if any: see [`Moments::centred`].
+    centred: f64,
     /// Sums of the features and, last, of the value.
     sums: Vec<f64>,
     /// Sums of products of any two of them, row by row.
@@ -30,6 +32,12 @@ impl Moments {
         }
     }
 
+    /// Says that the next observations are differences from a mean of their own, which costs a degree of
+    /// freedom.
+    pub fn centred(&mut self) {
+        self.centred += 1.0;
+    }
+
     /// Adds the observations of others.
     pub fn merge(&mut self, others: &Moments) {
         self.sums
@@ -37,6 +45,7 @@ impl Moments {
         let width = self.products.len().max(others.products.len());
         self.products.resize(width, 0.0);
         self.count += others.count;
+        self.centred += others.centred;
         for (sum, other) in self.sums.iter_mut().zip(&others.sums) {
             *sum += other;
         }
@@ -81,8 +90,10 @@ impl Moments {
             }
         }
         let left = (matrix[width * width - 1] / variance).clamp(0.0, 1.0);
-        let freedom = n - used - 1.0;
-        (freedom > 0.0).then(|| (1.0 - left * (n - 1.0) / freedom).max(0.0))
+        // The intercept, or the means that were taken off.
+        let all = n - self.centred.max(1.0);
+        let freedom = all - used;
+        (freedom > 0.0).then(|| (1.0 - left * all / freedom).max(0.0))
     }
 }
 
@@ -132,6 +143,18 @@ mod tests {
             "{alone} {more}"
         );
         assert!(noise.explained().unwrap() < 0.05);
+        // Pairs of noise around a mean of their own: what is left has half of the freedom.
+        let mut pairs = Moments::default();
+        for _ in 0..40 {
+            let (x, y) = (
+                [rng.gaussian(), rng.gaussian()],
+                [rng.gaussian(), rng.gaussian()],
+            );
+            pairs.centred();
+            let off = |v: [f64; 2], i: usize| v[i] - (v[0] + v[1]) / 2.0;
+            (0..2).for_each(|i| pairs.add(&[off(x, i)], off(y, i)));
+        }
+        assert!(pairs.explained().unwrap() < 0.1);
         let mut flat = Moments::default();
         for x in 0..5 {
             flat.add(&[f64::from(x)], 2.0);

@@ -72,7 +72,7 @@ impl Fit {
             vy += v * y;
         }
         let determinant = uu * vv - uv * uv;
-        if determinant.abs() < 1e-12 * uu * vv {
+        if determinant.abs() <= 1e-12 * uu * vv {
             return None;
         }
         let alpha = (uy * vv - vy * uv) / determinant;

@@ -2,7 +2,8 @@
 
 use crate::{Reward, Scorable, Score, Unscorable};
 
-/// A weighted sum; an answer that one member cannot score is unscorable.
+/// A weighted sum, and the members' parts with their weights; an answer that one member cannot score is
+/// unscorable.
 pub struct Weighted {
     /// Members and their weights.
     pub members: Vec<(f64, Box<dyn Reward>)>,
@@ -26,11 +27,15 @@ impl Reward for Weighted {
             .collect();
         (0..batch.len())
             .map(|i| {
-                let mut sum = 0.0;
+                let (mut sum, mut parts) = (0.0, Vec::new());
                 for ((weight, _), scores) in self.members.iter().zip(&all) {
-                    sum += weight * scores[i].as_ref().map_err(Clone::clone)?.value;
+                    let score = scores[i].as_ref().map_err(Clone::clone)?;
+                    sum += weight * score.value;
+                    parts.extend(score.parts.iter().map(|(name, x)| (*name, weight * x)));
                 }
-                Score::new(sum)
+                let mut score = Score::new(sum)?;
+                score.parts = parts;
+                Ok(score)
             })
             .collect()
     }
@@ -65,7 +70,8 @@ impl Combine {
     }
 }
 
-/// Several rewards as one. The members' deviation is a part of the score: `disagreement`.
+/// Several rewards as one. The members' mean and deviation are parts of the score: `members_mean` and
+/// `disagreement`.
 pub struct Ensemble {
     /// The members.
     pub members: Vec<Box<dyn Reward>>,
@@ -93,6 +99,7 @@ impl Reward for Ensemble {
                 let mut score = Score::new(self.combine.apply(&values))?;
                 let mean = Combine::Mean.apply(&values);
                 let deviation = mean - Combine::MeanMinusDeviation { weight: 1.0 }.apply(&values);
+                score.parts.push(("members_mean", mean));
                 score.parts.push(("disagreement", deviation));
                 Ok(score)
             })
@@ -168,7 +175,7 @@ mod tests {
                 combine,
             };
             let score = ensemble.score(&batch).remove(0).unwrap();
-            assert_eq!(score.parts, [("disagreement", 0.5)]);
+            assert_eq!(score.parts, [("members_mean", 0.5), ("disagreement", 0.5)]);
             score.value
         };
         assert_eq!(of(Combine::Mean), 0.5);

@@ -77,7 +77,8 @@ pub struct Asked<'a> {
 /// An answer that came about under control.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Controlled {
-    /// The completion. Of a refusal by the guard: the last completion that did not pass.
+    /// The completion. Of a refusal by the guard: its tokens, which no model drew and which have no
+    /// log-probabilities.
     pub generation: Generation,
     /// What is said.
     pub text: String,
@@ -240,7 +241,15 @@ impl Control {
             }
         }
         for answer in answers.iter_mut().filter(|a| a.refused.is_some()) {
+            let ids = speaker.tokenizer.encode_text(&guard.refusal);
             answer.text.clone_from(&guard.refusal);
+            answer.generation = Generation {
+                ids: ids.map_err(PolicyError::from)?,
+                logps: Vec::new(),
+                finish: Finish::Eos,
+                constrained: 0,
+                satisfied: true,
+            };
         }
         Ok(answers)
     }
@@ -431,7 +440,9 @@ fn blockwise(
             grown.score = score;
             let whole = drawn[best].ids.len() == sampling.max_new_tokens;
             let ended = drawn[best].finish == Finish::Eos || !whole;
-            grown.ended = ended || grown.ids.len() >= limit;
+            let positions = speaker.decoder.config.max_position_embeddings;
+            let full = asked[*i].ids.len() + grown.ids.len() >= positions;
+            grown.ended = ended || full || grown.ids.len() >= limit;
         }
         piece += 1;
     }

@@ -56,7 +56,8 @@ impl Critic for OracleCritic {
 
     fn critique(&self, drafts: &[Draft<'_>]) -> Vec<Result<String, Unscorable>> {
         let all: Vec<_> = drafts.iter().map(Self::conversation).collect();
-        self.oracle.write(&all)
+        let said = self.oracle.write(&all).into_iter();
+        said.map(|critique| Ok(critique?.text)).collect()
     }
 
     fn revise(
@@ -78,7 +79,18 @@ impl Critic for OracleCritic {
                 messages
             })
             .collect();
-        self.oracle.write(&all)
+        let said = self.oracle.write(&all).into_iter();
+        said.map(|revision| {
+            let revision = revision?;
+            // What is cut in the middle would be learnt as an answer that ends there.
+            if revision.cut {
+                let reason =
+                    "the revision was cut at the longest length: raise judge.max_new_tokens";
+                return Err(Unscorable(reason.to_owned()));
+            }
+            Ok(revision.text)
+        })
+        .collect()
     }
 
     fn usage(&self) -> String {

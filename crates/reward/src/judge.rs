@@ -156,7 +156,10 @@ impl Judge for OracleJudge {
                 .iter()
                 .map(|request| vec![Message::new("user", &format!("{request}\n\n{REASON}"))])
                 .collect();
-            self.oracle.write(&asked).into_iter().map(Some).collect()
+            let thoughts = self.oracle.write(&asked).into_iter();
+            thoughts
+                .map(|said| Some(said.map(|said| said.text)))
+                .collect()
         } else {
             requests.iter().map(|_| None).collect()
         };
@@ -344,7 +347,7 @@ impl Reward for OracleRating {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Contains;
+    use crate::{Contains, oracle::Written};
 
     /// Prefers what is shown first by its own measure: `A` where answer A has the word `good`, else 0.6.
     struct Scripted;
@@ -377,12 +380,12 @@ mod tests {
             questions.iter().map(answer).collect()
         }
 
-        fn write(&self, conversations: &[Vec<Message>]) -> Vec<Result<String, Unscorable>> {
+        fn write(&self, conversations: &[Vec<Message>]) -> Vec<Result<Written, Unscorable>> {
             let said = |c: &Vec<Message>| {
                 if c[0].content.contains("mute") {
                     Err(Unscorable("the model said nothing".to_owned()))
                 } else {
-                    Ok("both have their points".to_owned())
+                    Written::new("both have their points", false)
                 }
             };
             conversations.iter().map(said).collect()

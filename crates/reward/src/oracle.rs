@@ -1,7 +1,7 @@
 //! Language models that are asked: to choose among labels, and to write.
 
 use togi_data::{Message, Sample};
-use togi_policy::{Policy, PolicyError, Sampling, generate};
+use togi_policy::{Finish, Policy, PolicyError, Sampling, generate};
 
 use crate::Unscorable;
 
@@ -14,6 +14,32 @@ pub struct Question {
     pub labels: Vec<String>,
 }
 
+/// What a model wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The text, trimmed; never empty.
+    pub text: String,
+    /// It reached the longest length before it ended.
+    pub cut: bool,
+}
+
+impl Written {
+    /// The text, trimmed.
+    ///
+    /// # Errors
+    /// When nothing is left.
+    pub fn new(text: &str, cut: bool) -> Result<Self, Unscorable> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(Unscorable("the model said nothing".to_owned()));
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            cut,
+        })
+    }
+}
+
 /// A language model that is asked, on this machine or on a server.
 pub trait Oracle: Send + Sync {
     /// A name for logs and tables.
@@ -22,8 +48,8 @@ pub trait Oracle: Send + Sync {
     /// For each question, in order: the probability of each of its labels; they add up to 1.
     fn choose(&self, questions: &[Question]) -> Vec<Result<Vec<f64>, Unscorable>>;
 
-    /// For each conversation, in order: what the model says next, trimmed; nothing is an error.
-    fn write(&self, conversations: &[Vec<Message>]) -> Vec<Result<String, Unscorable>>;
+    /// For each conversation, in order: what the model says next; nothing is an error.
+    fn write(&self, conversations: &[Vec<Message>]) -> Vec<Result<Written, Unscorable>>;
 
     /// What has been asked so far, for people; empty where that costs nothing.
     fn usage(&self) -> String {
@@ -66,6 +92,20 @@ impl LocalOracle {
             tokenizer.encode_text(&(texts.join("\n\n") + "\n"))
         };
         ids.map_err(|e| Unscorable(e.to_string()))
+    }
+
+    /// The ids, where they leave room for an answer.
+    fn with_room(&self, messages: &[Message]) -> Result<Vec<u32>, Unscorable> {
+        let ids = self.ids(messages)?;
+        let limit = self.policy.decoder.config.max_position_embeddings;
+        if ids.len() >= limit {
+            let reason = format!(
+                "the conversation has {} tokens, and the model {limit} positions",
+                ids.len()
+            );
+            return Err(Unscorable(reason));
+        }
+        Ok(ids)
     }
 
     fn labels(&self, question: &Question) -> Result<Vec<f64>, Unscorable> {
@@ -115,11 +155,14 @@ impl Oracle for LocalOracle {
         questions.iter().map(|q| self.labels(q)).collect()
     }
 
-    fn write(&self, conversations: &[Vec<Message>]) -> Vec<Result<String, Unscorable>> {
+    fn write(&self, conversations: &[Vec<Message>]) -> Vec<Result<Written, Unscorable>> {
         let Policy { decoder, tokenizer } = &self.policy;
         let mut results = Vec::with_capacity(conversations.len());
         for part in conversations.chunks(self.sampling.batch_size) {
-            let prompts: Vec<_> = part.iter().map(|messages| self.ids(messages)).collect();
+            let prompts: Vec<_> = part
+                .iter()
+                .map(|messages| self.with_room(messages))
+                .collect();
             let ready: Vec<&[u32]> = prompts.iter().flatten().map(Vec::as_slice).collect();
             // What is said depends on the conversation, not on its place among others.
             let streams: Vec<u64> = ready.iter().map(|ids| hash(ids)).collect();
@@ -133,27 +176,21 @@ impl Oracle for LocalOracle {
                     let mut drawn = drawn.into_iter();
                     results.extend(prompts.into_iter().map(|prompt| {
                         prompt?;
-                        let said = drawn.next().map(|g| tokenizer.decode(&g.ids));
-                        said_something(&said.unwrap_or_default())
+                        let missing = || Unscorable("the model said nothing".to_owned());
+                        let said = drawn.next().ok_or_else(missing)?;
+                        let cut = said.finish == Finish::Length;
+                        Written::new(&tokenizer.decode(&said.ids), cut)
                     }));
                 }
-                Err(e) => results.extend(part.iter().map(|_| Err(Unscorable(e.to_string())))),
+                // Those that could not be asked keep their own reason.
+                Err(e) => results.extend(prompts.into_iter().map(|prompt| {
+                    prompt?;
+                    Err(Unscorable(e.to_string()))
+                })),
             }
         }
         results
     }
-}
-
-/// The text, trimmed.
-///
-/// # Errors
-/// When nothing is left.
-pub(crate) fn said_something(text: &str) -> Result<String, Unscorable> {
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(Unscorable("the model said nothing".to_owned()));
-    }
-    Ok(text.to_owned())
 }
 
 /// FNV-1a.

@@ -4,7 +4,7 @@ use togi_data::Message;
 
 use crate::{
     ChatAnswer, ChatRequest, Server, Unscorable,
-    oracle::{Oracle, Question, normalised, said_something},
+    oracle::{Oracle, Question, Written, normalised},
 };
 
 /// A model on an OpenAI-compatible server: labels by the log-probabilities of the first token where the
@@ -60,7 +60,7 @@ impl Oracle for ServerOracle {
             .collect()
     }
 
-    fn write(&self, conversations: &[Vec<Message>]) -> Vec<Result<String, Unscorable>> {
+    fn write(&self, conversations: &[Vec<Message>]) -> Vec<Result<Written, Unscorable>> {
         let requests: Vec<ChatRequest> = conversations
             .iter()
             .map(|messages| ChatRequest {
@@ -73,9 +73,11 @@ impl Oracle for ServerOracle {
             })
             .collect();
         let answers = self.server.ask(&requests).into_iter();
-        answers
-            .map(|answer| said_something(&answer?.text))
-            .collect()
+        let written = |answer: ChatAnswer| {
+            let cut = answer.finish_reason.as_deref() == Some("length");
+            Written::new(&answer.text, cut)
+        };
+        answers.map(|answer| written(answer?)).collect()
     }
 
     fn usage(&self) -> String {
@@ -97,35 +99,33 @@ impl Oracle for ServerOracle {
     }
 }
 
+/// Of the first tokens' probabilities, the share that has to be on labels before they are believed: a model
+/// that is about to say something else has labels among its candidates too.
+const LABEL_MASS: f64 = 0.5;
+
 /// The labels' probabilities: of the first tokens that are labels, or all on the one that was said.
 fn chances(answer: &ChatAnswer, labels: &[String]) -> Result<Vec<f64>, Unscorable> {
-    // A label may come as several tokens, with a space before it or not, in either case.
-    let place = |token: &str| {
-        let token = token.trim();
-        labels
-            .iter()
-            .position(|label| label.eq_ignore_ascii_case(token))
-    };
+    // "a" is a word; only "A" is a label.
+    let place = |token: &str| labels.iter().position(|label| label == token);
     let mut weights = vec![0.0; labels.len()];
     for (token, logp) in &answer.first_token {
-        if let Some(label) = place(token) {
+        if let Some(label) = place(token.trim()) {
             weights[label] += logp.exp();
         }
     }
-    let total: f64 = weights.iter().sum();
-    if total > 0.0 {
+    if weights.iter().sum::<f64>() >= LABEL_MASS {
         return Ok(normalised(weights.iter().map(|w| w.ln()).collect()));
     }
-    // "A", "A.", "**A**", "Answer: B"; but of "A or B" neither.
-    let word = |c: char| !c.is_alphanumeric();
-    let mut said: Vec<usize> = answer.text.split(word).filter_map(place).collect();
-    said.dedup();
-    match said[..] {
-        [label] => {
-            weights[label] = 1.0;
-            Ok(weights)
+    // "A", "A.", "**A**", "Answer: B"; of a sentence nobody knows what it means.
+    let bare = |text: &str| place(text.trim_matches(|c: char| !c.is_alphanumeric()));
+    let end = answer.text.rsplit(':').next().unwrap_or("");
+    match bare(&answer.text).or_else(|| bare(end)) {
+        Some(label) => {
+            let mut certain = vec![0.0; labels.len()];
+            certain[label] = 1.0;
+            Ok(certain)
         }
-        _ => {
+        None => {
             let text: String = answer.text.trim().chars().take(80).collect();
             let reason = format!(
                 "the judge answered `{text}`, not one of {}",
@@ -162,12 +162,20 @@ mod tests {
         );
         let some = some.unwrap();
         assert!((some[0] - 5.0 / 7.0).abs() < 1e-12 && (some[1] - 2.0 / 7.0).abs() < 1e-12);
-        // "a" and " A" are the same label.
-        let sum = answer("a", &[("a", half), (" A", half)]).unwrap();
+        let sum = answer("A", &[("A", half), (" A", half)]).unwrap();
         assert!((sum[0] - 1.0).abs() < 1e-12);
+        // Labels among the unlikely candidates of another answer say nothing.
+        let aside = [("The", 0.999_f64.ln()), ("A", -14.0), (" a", -12.0)];
+        assert!(answer("The better one is B", &aside).is_err());
+        assert_eq!(answer("Answer: B", &aside).unwrap(), [0.0, 1.0]);
         assert_eq!(answer("**B**.", &[]).unwrap(), [0.0, 1.0]);
         assert_eq!(answer("Answer: A", &[("Answer", 0.0)]).unwrap(), [1.0, 0.0]);
-        for nonsense in ["A or B", "neither", "I cannot judge Bananas"] {
+        for nonsense in [
+            "A or B",
+            "Neither is a good answer",
+            "It is a tie",
+            "B is a better answer",
+        ] {
             let error = answer(nonsense, &[]).unwrap_err().to_string();
             assert!(error.contains(nonsense), "{error}");
         }

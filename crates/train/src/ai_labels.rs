@@ -89,6 +89,13 @@ struct Line {
     unscorable: Option<String>,
 }
 
+impl Line {
+    /// False for two equal answers.
+    fn was_asked(&self) -> bool {
+        self.probability.is_some() || self.unscorable.is_some()
+    }
+}
+
 /// Pairs that a judge has labelled.
 #[derive(Clone, Debug, Default)]
 pub struct Labelled {
@@ -178,6 +185,22 @@ pub fn label(
             number,
         )?;
         let fresh = compare(judge, &drawn);
+        // What a judge that fails leaves is not written down: a resumed run asks again.
+        let all = || lines.iter().chain(&fresh);
+        let asked_of = all().filter(|line| line.was_asked()).count();
+        let failed_of = all().filter(|line| line.unscorable.is_some()).count();
+        let last = first + part.len() == asked.len();
+        if too_many(failed_of, asked_of, config.max_unscorable, last) {
+            let reason = all().find_map(|line| line.unscorable.clone());
+            let reason = format!(
+                "{failed_of} of {asked_of} pairs could not be compared by {}, more than \
+                 label.max_unscorable = {} allows: {}",
+                judge.name(),
+                config.max_unscorable,
+                reason.unwrap_or_default()
+            );
+            return Err(failed(stage, reason));
+        }
         for line in &fresh {
             let row = serde_json::to_value(line).map_err(|e| failed(stage, e.to_string()))?;
             if let Value::Object(row) = row {
@@ -186,28 +209,18 @@ pub fn label(
         }
         lines.extend(fresh);
         let mut row = Row::default();
-        let sure = lines.iter().filter_map(|line| line.probability);
-        row.set("judge/confidence", mean(sure));
-        let unscorable = lines.iter().filter(|l| l.unscorable.is_some()).count();
-        row.set("judge/unscorable", unscorable as f64 / lines.len() as f64);
+        let sure: Vec<f64> = lines.iter().filter_map(|line| line.probability).collect();
+        if !sure.is_empty() {
+            row.set("judge/confidence", mean(sure));
+        }
+        let share = failed_of as f64 / asked_of.max(1) as f64;
+        row.set("judge/unscorable", share);
         let tokens: usize = drawn.iter().map(|r| r.completion().len()).sum();
         stage.observer.on(Event::Step {
             step: lines.len() as u64,
             row: &row,
             tokens_per_second: tokens as f64 / started.elapsed().as_secs_f64(),
         });
-        let reason = lines.iter().find_map(|l| l.unscorable.clone());
-        if too_many(unscorable, lines.len(), config.max_unscorable) {
-            let reason = format!(
-                "{unscorable} of {} pairs could not be compared by {}, more than label.max_unscorable = \
-                 {} allows: {}",
-                lines.len(),
-                judge.name(),
-                config.max_unscorable,
-                reason.unwrap_or_default()
-            );
-            return Err(failed(stage, reason));
-        }
     }
     stage.observer.on(Event::Done);
     let labelled = sorted(&lines, tokenizer, config);
@@ -236,10 +249,11 @@ pub(crate) fn at_once(done: usize, batch_size: usize) -> usize {
 
 const PROBE: usize = 4;
 
-/// True if all have failed, or of a number that says something more than are allowed.
-pub(crate) fn too_many(failed: usize, of: usize, allowed: f64) -> bool {
+/// True if more than the allowed share have failed, as soon as that says something: of enough, of all that
+/// there are, or because none went well.
+pub(crate) fn too_many(failed: usize, of: usize, allowed: f64, last: bool) -> bool {
     let share = failed as f64 / of.max(1) as f64;
-    failed == of || (of >= 5 * PROBE && share > allowed)
+    share > allowed && (last || failed == of || of >= 5 * PROBE)
 }
 
 fn failed(stage: &Stage<'_>, reason: String) -> TrainError {
@@ -325,6 +339,7 @@ fn sorted(lines: &[Line], tokenizer: &Tokenizer, config: &LabelConfig) -> Labell
         let gold = |answer: &str| lab::gold(&line.prompt, answer).map(|gold| gold.total);
         if let (Ok(chosen), Ok(rejected)) = (gold(&line.chosen), gold(&line.rejected))
             && chosen != rejected
+            && probability > 0.5
         {
             right.push(f64::from(u8::from(chosen > rejected)));
         }

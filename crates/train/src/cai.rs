@@ -17,7 +17,7 @@ use togi_data::{
     lab::{self, LabPrompt},
     rng::CounterRng,
 };
-use togi_policy::{Decoder, Sampling};
+use togi_policy::{Decoder, Finish, Sampling};
 use togi_reward::{
     Scorable, Unscorable,
     critic::{Critic, Draft},
@@ -148,6 +148,9 @@ pub struct Chain {
     pub prompt: String,
     /// The first answer.
     pub draft: String,
+    /// It reached the longest length before it ended.
+    #[serde(default)]
+    pub cut: bool,
     /// Critiques and revisions, in order.
     pub steps: Vec<Revision>,
     /// Why the chain ended early; it is not learnt from then.
@@ -208,6 +211,7 @@ pub fn chains(
             .map(|draft| Chain {
                 prompt: draft.prompt,
                 draft: draft.text,
+                cut: draft.finish == Finish::Length,
                 steps: Vec::new(),
                 unscorable: None,
             })
@@ -222,6 +226,21 @@ pub fn chains(
                 .collect();
             revise(critic, &mut fresh, &drawn);
         }
+        // What a critic that fails leaves is not written down: a resumed run asks again.
+        let all = || done.iter().chain(&fresh);
+        let bad: Vec<&String> = all().filter_map(|c| c.unscorable.as_ref()).collect();
+        let (count, last) = (all().count(), first + part.len() == asked.len());
+        if too_many(bad.len(), count, config.max_unscorable, last) {
+            let reason = format!(
+                "{} of {count} answers could not be revised by {}, more than max_unscorable = {} allows: {}",
+                bad.len(),
+                critic.name(),
+                config.max_unscorable,
+                bad[0]
+            );
+            return Err(failed(stage, reason));
+        }
+        let unscorable = bad.len() as f64 / count as f64;
         for chain in &fresh {
             let row = serde_json::to_value(chain).map_err(|e| failed(stage, e.to_string()))?;
             if let Value::Object(row) = row {
@@ -229,30 +248,15 @@ pub fn chains(
             }
         }
         done.extend(fresh);
-        let bad: Vec<&String> = done.iter().filter_map(|c| c.unscorable.as_ref()).collect();
-        let changed = done
-            .iter()
-            .filter(|chain| chain.last() != chain.draft)
-            .count();
+        let changed = done.iter().filter(|c| c.last() != c.draft).count();
         let mut row = Row::default();
         row.set("revise/changed", changed as f64 / done.len() as f64);
-        row.set("revise/unscorable", bad.len() as f64 / done.len() as f64);
+        row.set("revise/unscorable", unscorable);
         stage.observer.on(Event::Step {
             step: done.len() as u64,
             row: &row,
             tokens_per_second: tokens as f64 / started.elapsed().as_secs_f64(),
         });
-        if too_many(bad.len(), done.len(), config.max_unscorable) {
-            let reason = format!(
-                "{} of {} answers could not be revised by {}, more than max_unscorable = {} allows: {}",
-                bad.len(),
-                done.len(),
-                critic.name(),
-                config.max_unscorable,
-                bad[0]
-            );
-            return Err(failed(stage, reason));
-        }
     }
     stage.observer.on(Event::Done);
     stage.observer.on(Event::Message(&summary(&done)));
@@ -336,7 +340,8 @@ fn summary(chains: &[Chain]) -> String {
     text
 }
 
-/// The revisions as samples to learn, and a share of them held out.
+/// The revisions as samples to learn, and a share of them held out. Those of more than `max_length` tokens
+/// are left out.
 ///
 /// # Errors
 /// When a revision cannot be encoded; when none is left.
@@ -345,6 +350,7 @@ pub fn samples(
     prompts: &[PromptSample],
     tokenizer: &Tokenizer,
     valid_fraction: f64,
+    max_length: usize,
 ) -> Result<(Vec<Sample>, Vec<Sample>), TrainError> {
     let mut all = Vec::with_capacity(chains.len());
     for (chain, prompt) in chains.iter().zip(prompts) {
@@ -352,15 +358,18 @@ pub fn samples(
             continue;
         }
         let mut answer = tokenizer.encode_text(chain.last())?;
-        answer.extend(tokenizer.eos_ids().first());
-        all.push(Sample::from_parts(
-            &prompt.ids,
-            &answer,
-            tokenizer.eos_ids(),
-        ));
+        // A draft that was cut and never revised has no end to learn.
+        if !(chain.cut && chain.last() == chain.draft) {
+            answer.extend(tokenizer.eos_ids().first());
+        }
+        if prompt.ids.len() + answer.len() <= max_length {
+            let sample = Sample::from_parts(&prompt.ids, &answer, tokenizer.eos_ids());
+            all.push(sample);
+        }
     }
     if all.is_empty() {
-        return Err(TrainError::config("prompts", "no answer was revised"));
+        let reason = "no answer was revised, or none fits sft.data.max_length";
+        return Err(TrainError::config("prompts", reason));
     }
     let held_out = (all.len() as f64 * valid_fraction) as usize;
     let train = all.split_off(held_out);

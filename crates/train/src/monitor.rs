@@ -1,7 +1,7 @@
 //! What gives reward hacking away while an online run is under way, where no true reward is known and
 //! where one is: each signal is logged as `monitor/…`, compared with a threshold, and may end the run.
 //!
-//! A signal is the mean of the last `window` steps. Those that are compared with a beginning (length,
+//! What is compared is the mean of the last `window` steps (metrics have each step's own value). Signals that are compared with a beginning (length,
 //! repetition, entropy, diversity, disagreement) take the mean of the first `window` steps for it. An
 //! alarm is raised when a signal passes its threshold, and again only after it was back within.
 
@@ -126,7 +126,8 @@ impl MonitorConfig {
 }
 
 impl MonitorConfig {
-    /// Writes down and tells alarms and does what they are to do. True if the run ends.
+    /// Writes down and tells alarms and does what they are to do. `good` is the last step that they do not
+    /// doubt. True if the run ends.
     ///
     /// # Errors
     /// When a file cannot be written, or a checkpoint is of another model.
@@ -134,7 +135,7 @@ impl MonitorConfig {
         &self,
         stage: &mut Stage<'_>,
         policy: &mut Decoder,
-        step: u64,
+        (step, good): (u64, u64),
         alarms: &[Alarm],
     ) -> Result<bool, TrainError> {
         stage.alarmed(alarms)?;
@@ -143,8 +144,6 @@ impl MonitorConfig {
         }
         let mut text = format!("stopped at step {step} by an alarm");
         if self.action == AlarmAction::RollBack {
-            // What raised the alarm began some steps before.
-            let good = step.saturating_sub(self.window as u64);
             let found = Checkpoint::before(stage.run, stage.name, good, policy.device());
             text.push_str(&match found {
                 Some((at, mut checkpoint)) => {
@@ -159,9 +158,29 @@ impl MonitorConfig {
         Ok(true)
     }
 
-    /// True if a checkpoint is to be made before the first step.
-    pub(crate) fn wants_start(&self) -> bool {
+    /// True if an alarm rolls the run back; a checkpoint is made before the first step then.
+    pub(crate) fn rolls_back(&self) -> bool {
         self.action == AlarmAction::RollBack
+    }
+
+    /// The last step that an alarm of a step does not doubt: before the window that raised it.
+    pub(crate) fn before_window(&self, step: u64) -> u64 {
+        step.saturating_sub(self.window as u64)
+    }
+
+    /// # Errors
+    /// When an alarm is to roll back, and no checkpoint from before its window is kept.
+    pub(crate) fn keeps_enough(&self, every: u64, kept: usize) -> Result<(), TrainError> {
+        let reach = every * (kept as u64).saturating_sub(1);
+        if self.rolls_back() && reach < self.window as u64 {
+            let reason = format!(
+                "`roll_back` needs a checkpoint from before the window of {} steps: raise keep_checkpoints \
+                 or checkpoint_every",
+                self.window
+            );
+            return Err(TrainError::config("monitor.action", reason));
+        }
+        Ok(())
     }
 }
 
@@ -173,7 +192,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) group_size: usize,
     /// Means of the step.
     pub(crate) entropy: f64,
-    pub(crate) kl: f64,
+    /// From a reference that stays; none where it moves, since a curve against it says nothing then.
+    pub(crate) kl: Option<f64>,
 }
 
 /// What the monitors remember of a run.
@@ -187,8 +207,8 @@ pub(crate) struct Monitor {
     form: VecDeque<Moments>,
     /// KL and reliable reward of each step.
     curve: Vec<(f64, f64)>,
-    /// The gold scores of the best look at held-out prompts, and the mean reward there.
-    best: Option<(Vec<f64>, f64)>,
+    /// The best look at held-out prompts: its step, its gold scores, its mean reward.
+    best: Option<(u64, Vec<f64>, f64)>,
     /// Signals that are beyond their threshold.
     raised: BTreeSet<String>,
 }
@@ -203,9 +223,8 @@ impl Monitor {
         row: &mut Row,
     ) -> Vec<Alarm> {
         self.steps += 1;
-        let scores = mean(seen.scores.iter().map(|s| s.value));
         let lengths = seen.rollouts.iter().map(|r| r.completion().len() as f64);
-        let disagreement = disagreement(&seen.scores);
+        let disagreement = part(&seen.scores, "disagreement");
         let mut signals = vec![
             ("length", mean(lengths)),
             ("repetition", repetition(&seen.rollouts)),
@@ -238,8 +257,11 @@ impl Monitor {
         if let Some(share) = explained {
             row.set("monitor/explained_by_form", share);
         }
+        // Of an ensemble its members' mean less their deviation, however it combines them.
+        let scores = part(&seen.scores, "members_mean");
+        let scores = scores.unwrap_or_else(|| mean(seen.scores.iter().map(|s| s.value)));
         let reliable = scores - disagreement.unwrap_or(0.0);
-        self.curve.push((seen.kl, reliable));
+        self.curve.extend(seen.kl.map(|kl| (kl, reliable)));
         let fit = self.fit(config.window);
         if let Some((fit, _)) = &fit
             && let Some(turn) = fit.turning_point().filter(|kl| *kl < FAR)
@@ -349,6 +371,11 @@ impl Monitor {
         Some((fit, mean(last.iter().map(|point| point.0))))
     }
 
+    /// The step of the best look at held-out prompts.
+    pub(crate) fn best_step(&self) -> u64 {
+        self.best.as_ref().map_or(0, |best| best.0)
+    }
+
     /// Compares a look at held-out prompts, whose gold scores are given, with the best one so far. A fall
     /// that chance explains (one-sided, at 5%, paired over the prompts) is none.
     pub(crate) fn look(
@@ -362,11 +389,12 @@ impl Monitor {
             return Vec::new();
         };
         let gold = mean(golds.iter().copied());
-        let (best_golds, there) = self.best.get_or_insert_with(|| (golds.to_vec(), proxy));
+        let now = || (step, golds.to_vec(), proxy);
+        let (_, best_golds, there) = self.best.get_or_insert_with(now);
         let (best, there) = (mean(best_golds.iter().copied()), *there);
         let lost: Vec<f64> = best_golds.iter().zip(golds).map(|(a, b)| a - b).collect();
         if gold >= best {
-            self.best = Some((golds.to_vec(), proxy));
+            self.best = Some((step, golds.to_vec(), proxy));
             self.raised.remove("gold");
             return Vec::new();
         }
@@ -376,8 +404,12 @@ impl Monitor {
         let variance = mean(lost.iter().map(|x| (x - (best - gold)).powi(2)));
         let sure = best - gold > ONE_SIDED * (variance / (n - 1.0).max(1.0)).sqrt();
         let limit = config.gold_fall;
-        let quiet = config.action == AlarmAction::Log || limit == 0.0 || !sure;
-        if quiet || fall <= limit || proxy < there || !self.raised.insert("gold".to_owned()) {
+        let quiet = config.action == AlarmAction::Log || limit == 0.0 || lost.len() < 2;
+        if quiet || !sure || fall <= limit || proxy < there {
+            self.raised.remove("gold");
+            return Vec::new();
+        }
+        if !self.raised.insert("gold".to_owned()) {
             return Vec::new();
         }
         vec![Alarm {
@@ -404,10 +436,10 @@ const FAR: f64 = 1e3;
 /// How well a curve has to fit before it is believed: R².
 const FIT: f64 = 0.8;
 
-/// The members' mean deviation, where the reward is an ensemble.
-fn disagreement(scores: &[&Score]) -> Option<f64> {
+/// The mean of a part of the scores, where all have it.
+fn part(scores: &[&Score], name: &str) -> Option<f64> {
     let of = |score: &&Score| {
-        let part = score.parts.iter().find(|part| part.0 == "disagreement");
+        let part = score.parts.iter().find(|part| part.0 == name);
         part.map(|part| part.1)
     };
     let all: Option<Vec<f64>> = scores.iter().map(of).collect();
@@ -441,6 +473,7 @@ fn form(seen: &Seen<'_>) -> Moments {
         let values: Vec<f64> = scores.iter().map(|s| s.value).collect();
         let (mut middle, mut level) = ([0.0; FEATURES], 0.0);
         if group.len() > 1 {
+            moments.centred();
             for (i, middle) in middle.iter_mut().enumerate() {
                 *middle = mean(features.iter().map(|f| f[i]));
             }
@@ -526,7 +559,7 @@ mod tests {
                 scores: all.iter().map(|pair| &pair.1).collect(),
                 group_size: 1,
                 entropy: 1.0,
-                kl,
+                kl: Some(kl),
             };
             let step = self.monitor.steps + 1;
             self.row = Row::default();

@@ -122,7 +122,7 @@ pub fn train<A: OnlineAlgorithm>(
         }
         progress = restored(&checkpoint.state)?;
         step = at;
-    } else if config.monitor.wants_start() {
+    } else if config.monitor.rolls_back() {
         let start = progress.checkpoint(models.policy, &adam, &follower, config);
         start.save(stage.run, name, 0, config.keep_checkpoints)?;
     }
@@ -132,7 +132,7 @@ pub fn train<A: OnlineAlgorithm>(
     while step < total && !progress.spent {
         let started = Instant::now();
         let mut row = Row::default();
-        let (experience, mut alarms) = gather(
+        let (experience, alarms) = gather(
             stage,
             models,
             &follower,
@@ -165,10 +165,9 @@ pub fn train<A: OnlineAlgorithm>(
         write_samples(stage, &experience.rollouts, step)?;
         let tokens = experience.rollouts.iter().map(|r| r.sample.len()).sum();
         stage.stepped(step, &row, tokens, started)?;
-        let ends = |stage: &mut Stage<'_>, policy: &mut Decoder, alarms: &[Alarm]| {
-            config.monitor.act(stage, policy, step, alarms)
-        };
-        progress.spent |= ends(stage, models.policy, &alarms)?;
+        let steps = (step, config.monitor.before_window(step));
+        let ended = config.monitor.act(stage, models.policy, steps, &alarms)?;
+        progress.spent |= ended;
         if config.kl_budget > 0.0 && kl > config.kl_budget {
             progress.spent = true;
             let budget = config.kl_budget;
@@ -186,13 +185,25 @@ pub fn train<A: OnlineAlgorithm>(
                 sampling: &config.sampling,
             };
             if let Some((mut eval, golds)) = arena.evaluate(stage, models.policy, step)? {
-                let place = (name, step);
-                alarms = progress
-                    .monitor
-                    .look(&config.monitor, place, &golds, &mut eval);
+                // A model that was rolled back is not what this step came to.
+                let alarms = match ended {
+                    true => Vec::new(),
+                    false => {
+                        progress
+                            .monitor
+                            .look(&config.monitor, (name, step), &golds, &mut eval)
+                    }
+                };
                 stage.looked(step, &eval)?;
                 last_eval = Some(eval);
-                progress.spent |= ends(stage, models.policy, &alarms)?;
+                let steps = (step, progress.monitor.best_step());
+                if config.monitor.act(stage, models.policy, steps, &alarms)? {
+                    progress.spent = true;
+                    if config.monitor.rolls_back() {
+                        let again = arena.evaluate(stage, models.policy, step)?;
+                        last_eval = again.map(|(eval, _)| eval);
+                    }
+                }
             }
         }
         let last = last || progress.spent;
@@ -429,7 +440,7 @@ fn gather<A: OnlineAlgorithm>(
         scores: numbers.iter().map(|i| &raw[*i]).collect(),
         group_size: own,
         entropy: mean(entropies),
-        kl: over(&|i| kl[i]),
+        kl: (!config.reference.moves()).then(|| over(&|i| kl[i])),
     };
     row.set("objective/entropy", seen.entropy);
     let length = |i: usize| rollouts[i].completion().len() as f64;

@@ -200,6 +200,8 @@ impl<A: OnlineAlgorithm> RecipeConfig for OnlineConfig<A> {
         self.optim.validate()?;
         self.data.validate()?;
         self.monitor.validate()?;
+        self.monitor
+            .keeps_enough(self.checkpoint_every, self.keep_checkpoints)?;
         if let Some(lora) = &self.lora {
             lora.validate()?;
         }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use burn::tensor::{Bool, Tensor};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::Value;
 use togi_data::{PromptSample, Sample, Tokenizer, batch::Order, rng::CounterRng};
 use togi_eval::report::Alarm;
 use togi_policy::{
@@ -65,6 +65,33 @@ impl Moments {
     }
 }
 
+/// What a run has come to, beside its models: what a checkpoint keeps.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct State {
+    /// The KL budget is spent, or an alarm ended the run.
+    spent: bool,
+    kl_coef: f64,
+    moments: Moments,
+    monitor: Monitor,
+    policy_updates: u64,
+    value_updates: u64,
+}
+
+impl State {
+    fn of(state: &Value) -> Result<Self, TrainError> {
+        serde_json::from_value(state.clone())
+            .map_err(|e| TrainError::config("checkpoint", format!("its state: {e}")))
+    }
+
+    fn json(&self, stage: &str, step: u64) -> Result<Value, TrainError> {
+        serde_json::to_value(self).map_err(|e| TrainError::Run {
+            stage: stage.to_owned(),
+            step,
+            reason: format!("the checkpoint's state: {e}"),
+        })
+    }
+}
+
 /// What the models of a PPO run are.
 pub struct Models<'a> {
     /// Is trained.
@@ -111,23 +138,25 @@ pub fn train(
     let (mut follower, mut spent) = (models.reference.clone(), false);
     let mut monitor = Monitor::default();
     if let Some((at, mut checkpoint)) = stage.newest(models.policy.device())? {
-        let updates = |key: &str| checkpoint.state[key].as_u64().unwrap_or(0);
-        let (policy_updates, value_updates) = (updates("policy_updates"), updates("value_updates"));
+        let state = State::of(&checkpoint.state)?;
+        let (policy_updates, value_updates) = (state.policy_updates, state.value_updates);
         checkpoint.restore("policy", models.policy, &mut adam, policy_updates)?;
         checkpoint.restore("value", models.value, &mut value_adam, value_updates)?;
         if config.reference.moves() {
             reference::restore(&mut checkpoint, &mut follower)?;
         }
-        spent = checkpoint.state["spent"].as_bool().unwrap_or(false);
-        kl_coef = checkpoint.state["kl_coef"].as_f64().unwrap_or(kl_coef);
-        moments = serde_json::from_value(checkpoint.state["moments"].clone()).unwrap_or_default();
-        monitor = serde_json::from_value(checkpoint.state["monitor"].clone()).unwrap_or_default();
+        (spent, kl_coef, moments, monitor) =
+            (state.spent, state.kl_coef, state.moments, state.monitor);
         step = at;
-    } else if config.monitor.wants_start() {
+    } else if config.monitor.rolls_back() {
         let mut start = Checkpoint::default();
         start.add("policy", models.policy, &adam);
         start.add("value", models.value, &value_adam);
-        start.state = json!({"kl_coef": kl_coef, "policy_updates": 0, "value_updates": 0});
+        let state = State {
+            kl_coef,
+            ..State::default()
+        };
+        start.state = state.json(name, 0)?;
         if config.reference.moves() {
             reference::save(&mut start, &follower);
         }
@@ -189,7 +218,9 @@ pub fn train(
         write_samples(stage, &experience.rollouts, step)?;
         let tokens = experience.rollouts.iter().map(|r| r.sample.len()).sum();
         stage.stepped(step, &row, tokens, started)?;
-        spent |= config.monitor.act(stage, models.policy, step, &alarms)?;
+        let steps = (step, config.monitor.before_window(step));
+        let ended = config.monitor.act(stage, models.policy, steps, &alarms)?;
+        spent |= ended;
         if config.kl_budget > 0.0 && kl > config.kl_budget {
             spent = true;
             let budget = config.kl_budget;
@@ -209,10 +240,21 @@ pub fn train(
         if (last || looks)
             && let Some((mut eval, golds)) = arena.evaluate(stage, models.policy, step)?
         {
-            let alarms = monitor.look(&config.monitor, (name, step), &golds, &mut eval);
+            // A model that was rolled back is not what this step came to.
+            let alarms = match ended {
+                true => Vec::new(),
+                false => monitor.look(&config.monitor, (name, step), &golds, &mut eval),
+            };
             stage.looked(step, &eval)?;
             last_eval = Some(eval);
-            spent |= config.monitor.act(stage, models.policy, step, &alarms)?;
+            let steps = (step, monitor.best_step());
+            if config.monitor.act(stage, models.policy, steps, &alarms)? {
+                spent = true;
+                if config.monitor.rolls_back() {
+                    let again = arena.evaluate(stage, models.policy, step)?;
+                    last_eval = again.map(|(eval, _)| eval);
+                }
+            }
         }
         let last = last || spent;
         let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
@@ -223,14 +265,15 @@ pub fn train(
             if config.reference.moves() {
                 reference::save(&mut checkpoint, &follower);
             }
-            checkpoint.state = json!({
-                "spent": spent,
-                "kl_coef": kl_coef,
-                "moments": moments,
-                "monitor": monitor,
-                "policy_updates": adam.step,
-                "value_updates": value_adam.step,
-            });
+            let state = State {
+                spent,
+                kl_coef,
+                moments,
+                monitor: monitor.clone(),
+                policy_updates: adam.step,
+                value_updates: value_adam.step,
+            };
+            checkpoint.state = state.json(name, step)?;
             checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
         }
     }
@@ -357,7 +400,7 @@ fn gather(
         scores: scored.iter().collect(),
         group_size: 1,
         entropy: mean(entropy),
-        kl: mean(sequence_kl.iter().copied()),
+        kl: (!config.reference.moves()).then(|| mean(sequence_kl.iter().copied())),
     };
     row.set("objective/entropy", seen.entropy);
     let non_score = -kl_coef * mean(sequence_kl);

@@ -175,6 +175,8 @@ impl RecipeConfig for PpoConfig {
         self.optim.validate()?;
         self.data.validate()?;
         self.monitor.validate()?;
+        self.monitor
+            .keeps_enough(self.checkpoint_every, self.keep_checkpoints)?;
         if let Some(lora) = &self.lora {
             lora.validate()?;
         }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use togi_data::{
-    HhAs, LoadOptions, LossOn, OverLong, Sample, TokenizeOptions, load_with, tokenize,
+    HhAs, LoadOptions, Located, LossOn, OverLong, PromptSample, Sample, TokenizeOptions, load_with,
+    tokenize,
 };
 use togi_policy::Policy;
 use togi_train::rollout::BothLogps;
@@ -33,20 +34,44 @@ pub(crate) struct LikelihoodArguments {
 
 pub(crate) fn run(arguments: &LikelihoodArguments) -> Result<()> {
     let answering = &arguments.answering;
+    if answering.system.is_some() || (arguments.no_kl && answering.control.is_set()) {
+        let text = "--system, and with --no-kl what controls answers, is not read: the answers are the data's";
+        return Err(InputError(text.to_owned()).into());
+    }
     let device = answering.device()?;
+    let mut records = Vec::new();
+    for file in &arguments.data {
+        records.extend(load_with(Path::new(file), &LoadOptions::default())?.records);
+    }
+    let records = answering.limited(records)?;
     let mut outcome = Outcome {
         suite: "likelihood".to_owned(),
+        items: vec![String::new(); records.len()],
         seed: answering.seed,
         ..Outcome::default()
     };
     let mut first: Option<Policy> = None;
     for (spec, name) in answering.model.iter().zip(names(&answering.model)) {
         let policy = answering.load(spec, &device)?;
-        let rows = rows(arguments, &policy)?;
-        outcome.items = rows.iter().map(|(text, _)| text.clone()).collect();
+        // A row that is too long for this tokenizer has no value for this model.
+        let rows = rows(&records, &policy, arguments.max_length)?;
+        for (item, row) in outcome.items.iter_mut().zip(&rows) {
+            if let Some((prompt, _)) = row {
+                item.clone_from(&prompt.text);
+            }
+        }
+        let whole: Vec<usize> = (0..rows.len()).filter(|i| rows[*i].is_some()).collect();
+        let known: Vec<&(PromptSample, Sample)> = rows.iter().flatten().collect();
+        let spread = |values: Vec<f64>| {
+            let mut all = vec![None; rows.len()];
+            for (place, value) in whole.iter().zip(values) {
+                all[*place] = Some(value);
+            }
+            all
+        };
         let weights = policy.decoder.frozen();
         let (mut per_token, mut total, mut tokens) = (Vec::new(), 0.0, 0.0);
-        for part in rows.chunks(8) {
+        for part in known.chunks(8) {
             let samples: Vec<&Sample> = part.iter().map(|(_, sample)| sample).collect();
             let logps = policy.decoder.log_probs(&weights, &samples, 1.0)?;
             let sums = logps.sums().into_data().convert::<f32>();
@@ -57,43 +82,31 @@ pub(crate) fn run(arguments: &LikelihoodArguments) -> Result<()> {
                 tokens += len;
             }
         }
-        let mut measures = vec![Measure::whole("NLL a token (nats)", per_token)];
+        let mut measures = vec![Measure::new("NLL a token (nats)", spread(per_token))];
         let mut answers = Vec::new();
         if !arguments.no_kl {
             let reference = first.as_ref().unwrap_or(&policy);
-            if reference.decoder.config.vocab_size != policy.decoder.config.vocab_size {
+            if !reference.tokenizer.reads_ids_of(&policy.tokenizer) {
                 let text = format!(
-                    "--model {spec}: its vocabulary is not the first model's, so their KL is not defined; \
-                     give --no-kl"
+                    "--model {spec}: its tokens are not the first model's, so their KL is not defined; give \
+                     --no-kl"
                 );
                 return Err(InputError(text).into());
             }
-            let asked: Vec<togi_data::PromptSample> = rows
-                .iter()
-                .map(|(text, sample)| togi_data::PromptSample {
-                    ids: sample.ids[..sample.scored().next().unwrap_or(sample.len())].to_vec(),
-                    text: text.clone(),
-                })
-                .collect();
-            let views: Vec<&togi_data::PromptSample> = asked.iter().collect();
-            let (sampling, seed) = (answering.sampling()?, answering.seed);
-            let drawn = togi_train::rollout::rollouts(
-                &policy.decoder,
-                &policy.tokenizer,
-                &views,
-                &sampling,
-                seed,
-                0,
-            )?;
-            let temperature = sampling.temperature;
+            let asked: Vec<PromptSample> = known.iter().map(|(prompt, _)| prompt.clone()).collect();
+            let drawn = answering.rollouts(&policy, &asked)?;
+            let temperature = answering.sampling()?.temperature;
             let logps = BothLogps::of(&policy.decoder, &reference.decoder, &drawn, temperature)?;
-            measures.push(Measure::whole(
+            measures.push(Measure::new(
                 "KL from the first (nats)",
-                logps.sequence_kl(),
+                spread(logps.sequence_kl()),
             ));
             let lengths = drawn.iter().map(|r| r.completion().len() as f64);
-            measures.push(Measure::whole("length (tokens)", lengths));
-            answers = drawn.into_iter().map(|r| r.text).collect();
+            measures.push(Measure::new("length (tokens)", spread(lengths.collect())));
+            answers = vec![String::new(); rows.len()];
+            for (place, rollout) in whole.iter().zip(drawn) {
+                answers[*place] = rollout.text;
+            }
         }
         outcome.systems.push(Measured {
             name,
@@ -112,24 +125,22 @@ pub(crate) fn run(arguments: &LikelihoodArguments) -> Result<()> {
     outcome.finish(answering.out.as_deref())
 }
 
-/// The answers of the files, with the prompts' texts.
-fn rows(arguments: &LikelihoodArguments, policy: &Policy) -> Result<Vec<(String, Sample)>> {
+/// Each record's prompt and answer as this model reads them; none where they are too long.
+fn rows(
+    records: &[Located],
+    policy: &Policy,
+    max_length: usize,
+) -> Result<Vec<Option<(PromptSample, Sample)>>> {
     let options = TokenizeOptions {
-        max_length: arguments.max_length,
+        max_length,
         over_long: OverLong::Truncate,
         loss_on: LossOn::Completion,
         hh: HhAs::Text,
     };
     let tokenizer = &policy.tokenizer;
-    let mut rows = Vec::new();
-    for file in &arguments.data {
-        for row in load_with(Path::new(file), &LoadOptions::default())?.records {
-            let prompt = tokenize::prompt(&row, tokenizer, &options)?;
-            let sample = tokenize::sft(&row, tokenizer, &options)?;
-            if let (Some(prompt), Some(sample)) = (prompt, sample) {
-                rows.push((prompt.text, sample));
-            }
-        }
-    }
-    arguments.answering.limited(rows)
+    let row = |record: &Located| -> Result<Option<(PromptSample, Sample)>> {
+        let prompt = tokenize::prompt(record, tokenizer, &options)?;
+        Ok(prompt.zip(tokenize::sft(record, tokenizer, &options)?))
+    };
+    records.iter().map(row).collect()
 }

@@ -15,10 +15,11 @@ use anyhow::Result;
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
 use togi_data::{
-    LoadOptions, Message, OverLong, PromptSample, TokenizeOptions, load_with, tokenize,
+    LoadOptions, Message, OverLong, PromptSample, Sample, TokenizeOptions, load_with, tokenize,
 };
 use togi_policy::{Policy, Sampling, source::Source};
 use togi_reward::control::Controlled;
+use togi_train::rollout::Rollout;
 
 use crate::{
     InputError,
@@ -164,6 +165,23 @@ impl Answering {
         let streams: Vec<u64> = (0..asked.len() as u64).collect();
         let keys = (self.seed, &streams[..]);
         answer(&control, policy, &asked, &self.sampling()?, keys)
+    }
+}
+
+impl Answering {
+    /// One answer to each prompt, with its tokens.
+    pub(crate) fn rollouts(&self, policy: &Policy, asked: &[PromptSample]) -> Result<Vec<Rollout>> {
+        let eos = policy.tokenizer.eos_ids();
+        let answers = self.answers(policy, asked, 1)?.into_iter().zip(asked);
+        let rollout = |(answer, prompt): (Controlled, &PromptSample)| Rollout {
+            prompt: prompt.text.clone(),
+            prompt_len: prompt.ids.len(),
+            sample: Sample::from_parts(&prompt.ids, &answer.generation.ids, eos),
+            text: answer.text,
+            finish: answer.generation.finish,
+            sampler_logps: answer.generation.logps,
+        };
+        Ok(answers.map(rollout).collect())
     }
 }
 

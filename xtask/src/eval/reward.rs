@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use togi_data::{
-    HhAs, LoadOptions, LossOn, OverLong, PairSample, Record, TokenizeOptions, Tokenizer, load_with,
-    tokenize,
+    HhAs, LoadOptions, Located, LossOn, OverLong, PairSample, Record, Sample, TokenizeOptions,
+    Tokenizer, load_with, tokenize,
 };
 use togi_eval::calibration::{CALIBRATION_BINS, Calibration, LengthBias};
 use togi_policy::{Head, ModelConfig, source::Source};
@@ -45,8 +45,17 @@ pub(crate) struct RewardSuiteArguments {
 
 pub(crate) fn run(arguments: &RewardSuiteArguments) -> Result<()> {
     let device = device::parse(&arguments.device)?;
+    let mut records = Vec::new();
+    for file in &arguments.data {
+        records.extend(load_with(Path::new(file), &LoadOptions::default())?.records);
+    }
+    records.truncate(arguments.limit.unwrap_or(usize::MAX));
+    if records.is_empty() {
+        return Err(InputError("--data: no pair to score".to_owned()).into());
+    }
     let mut outcome = Outcome {
         suite: "reward".to_owned(),
+        items: records.iter().map(prompt_of).collect(),
         seed: arguments.seed,
         ..Outcome::default()
     };
@@ -64,39 +73,35 @@ pub(crate) fn run(arguments: &RewardSuiteArguments) -> Result<()> {
                 model.tokenizer,
             )
         };
-        let pairs = pairs(arguments, &tokenizer)?;
-        if pairs.is_empty() {
-            return Err(InputError("--data: no pair to score".to_owned()).into());
-        }
-        outcome.items = pairs.iter().map(|(prompt, _)| prompt.clone()).collect();
+        // A pair that is too long for this tokenizer has no margin by this reward.
+        let pairs = pairs(&records, &tokenizer, arguments.max_length)?;
         let margins = margins(&*reward, &pairs, &tokenizer);
         let known: Vec<f64> = margins.iter().copied().flatten().collect();
         let longer: Vec<f64> = margins
             .iter()
             .zip(&pairs)
             .filter(|(margin, _)| margin.is_some())
-            .map(|(_, (_, pair))| pair.chosen.len() as f64 - pair.rejected.len() as f64)
+            .filter_map(|(_, pair)| {
+                let (_, pair) = pair.as_ref()?;
+                Some(pair.chosen.len() as f64 - pair.rejected.len() as f64)
+            })
             .collect();
         let mut totals = Vec::new();
         if !known.is_empty() {
             let calibration = Calibration::of_margins(&known, CALIBRATION_BINS);
             let bias = LengthBias::of(&known, &longer);
-            totals = vec![
-                ("ECE".to_owned(), calibration.expected_error()),
-                (
-                    "correlation of margin and length".to_owned(),
-                    bias.correlation,
-                ),
-                ("the longer answer wins".to_owned(), bias.longer_wins),
-                (
-                    "accuracy where the longer is better".to_owned(),
-                    bias.where_longer.0,
-                ),
-                (
-                    "accuracy where the shorter is better".to_owned(),
-                    bias.where_shorter.0,
-                ),
-            ];
+            totals = vec![("ECE".to_owned(), calibration.expected_error())];
+            let mut add = |name: &str, value: f64, count: usize| {
+                if count > 0 {
+                    totals.push((name.to_owned(), value));
+                }
+            };
+            let (longer, shorter) = (bias.where_longer, bias.where_shorter);
+            let both = longer.1 + shorter.1;
+            add("correlation of margin and length", bias.correlation, both);
+            add("the longer answer wins", bias.longer_wins, both);
+            add("accuracy where the longer is better", longer.0, longer.1);
+            add("accuracy where the shorter is better", shorter.0, shorter.1);
         }
         // A tie is half right: it says nothing.
         let right = |margin: &Option<f64>| {
@@ -121,42 +126,45 @@ pub(crate) fn run(arguments: &RewardSuiteArguments) -> Result<()> {
     outcome.finish(arguments.out.as_deref())
 }
 
+/// The prompts and pairs as this tokenizer reads them; none where they are too long.
 fn pairs(
-    arguments: &RewardSuiteArguments,
+    records: &[Located],
     tokenizer: &Tokenizer,
-) -> Result<Vec<(String, PairSample)>> {
+    max_length: usize,
+) -> Result<Vec<Option<(String, PairSample)>>> {
     let options = TokenizeOptions {
-        max_length: arguments.max_length,
+        max_length,
         over_long: OverLong::Truncate,
         loss_on: LossOn::Completion,
         hh: HhAs::Text,
     };
-    let mut pairs = Vec::new();
-    for file in &arguments.data {
-        for row in load_with(Path::new(file), &LoadOptions::default())?.records {
-            if let (Record::Preference { prompt, .. }, Some(pair)) =
-                (&row.record, tokenize::pair(&row, tokenizer, &options)?)
-            {
-                pairs.push((prompt.text(), pair));
-            }
-        }
+    let pair = |row: &Located| -> Result<Option<(String, PairSample)>> {
+        let pair = tokenize::pair(row, tokenizer, &options)?;
+        Ok(pair.map(|pair| (prompt_of(row), pair)))
+    };
+    records.iter().map(pair).collect()
+}
+
+fn prompt_of(row: &Located) -> String {
+    match &row.record {
+        Record::Preference { prompt, .. } => prompt.text(),
+        _ => String::new(),
     }
-    pairs.truncate(arguments.limit.unwrap_or(usize::MAX));
-    Ok(pairs)
 }
 
 /// By how much the reward likes the chosen answers better; none where it cannot score both.
 fn margins(
     reward: &dyn Reward,
-    pairs: &[(String, PairSample)],
+    pairs: &[Option<(String, PairSample)>],
     tokenizer: &Tokenizer,
 ) -> Vec<Option<f64>> {
-    let side = |sample: &togi_data::Sample| {
+    let side = |sample: &Sample| {
         let start = sample.scored().next().unwrap_or(sample.len());
         (start, tokenizer.decode(&sample.ids[start..]))
     };
     let sides: Vec<_> = pairs
         .iter()
+        .flatten()
         .flat_map(|(prompt, pair)| {
             [&pair.chosen, &pair.rejected].map(|sample| (prompt, sample, side(sample)))
         })
@@ -171,9 +179,15 @@ fn margins(
         })
         .collect();
     let scores = reward.score(&all);
-    let margin = |both: &[Result<togi_reward::Score, togi_reward::Unscorable>]| match both {
-        [Ok(chosen), Ok(rejected)] => Some(chosen.value - rejected.value),
-        _ => None,
-    };
-    scores.chunks(2).map(margin).collect()
+    let mut scored = scores.chunks(2);
+    pairs
+        .iter()
+        .map(|pair| {
+            pair.as_ref()?;
+            match scored.next()? {
+                [Ok(chosen), Ok(rejected)] => Some(chosen.value - rejected.value),
+                _ => None,
+            }
+        })
+        .collect()
 }

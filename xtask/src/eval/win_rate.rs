@@ -4,13 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use togi_data::{Sample, Tokenizer};
 use togi_eval::questions;
 use togi_train::{
     config::resolve,
     judge_config::{JudgeConfig, JudgeSource},
     rlaif::RlaifConfig,
-    rollout::Rollout,
 };
 
 use super::{
@@ -72,7 +70,7 @@ pub(crate) fn run(arguments: &WinRateArguments) -> Result<()> {
             Some(policy) => policy,
             None => answering.load(spec, &device)?,
         };
-        if !systems.is_empty() && reads_tokens && !same_tokens(&policy.tokenizer, &tokenizer) {
+        if !systems.is_empty() && reads_tokens && !tokenizer.reads_ids_of(&policy.tokenizer) {
             let text = format!(
                 "--model {spec}: its tokens are not the first model's, and a reward model reads tokens; take a \
                  language model or a server as the judge"
@@ -80,20 +78,7 @@ pub(crate) fn run(arguments: &WinRateArguments) -> Result<()> {
             return Err(InputError(text).into());
         }
         let asked = answering.asked(&policy, &texts)?;
-        let eos = policy.tokenizer.eos_ids();
-        let drawn: Vec<Rollout> = answering
-            .answers(&policy, &asked, 1)?
-            .into_iter()
-            .zip(&asked)
-            .map(|(answer, prompt)| Rollout {
-                prompt: prompt.text.clone(),
-                prompt_len: prompt.ids.len(),
-                sample: Sample::from_parts(&prompt.ids, &answer.generation.ids, eos),
-                text: answer.text,
-                finish: answer.generation.finish,
-                sampler_logps: answer.generation.logps,
-            })
-            .collect();
+        let drawn = answering.rollouts(&policy, &asked)?;
         let answers: Vec<String> = drawn.iter().map(|r| r.text.clone()).collect();
         measured.push(Measured {
             name: name.clone(),
@@ -129,10 +114,4 @@ pub(crate) fn run(arguments: &WinRateArguments) -> Result<()> {
         outcome.notes.push(usage);
     }
     outcome.finish(answering.out.as_deref())
-}
-
-/// True if each id is the same token.
-fn same_tokens(a: &Tokenizer, b: &Tokenizer) -> bool {
-    let size = a.vocab_size();
-    size == b.vocab_size() && (0..size as u32).all(|id| a.token(id) == b.token(id))
 }

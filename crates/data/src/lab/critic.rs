@@ -111,6 +111,8 @@ impl Critic {
             return Ok(answer.to_owned());
         }
         let mut rng = self.rng(principle, prompt, answer);
+        // The first number said whether the fault is overlooked.
+        rng.next_f64();
         let without = |phrases: &[&[&str]]| {
             let mut text = answer.to_owned();
             for phrase in phrases {
