@@ -3,6 +3,7 @@
 mod ai_feedback;
 mod bench;
 mod bench_algorithms;
+mod bench_annotation;
 mod device;
 mod export;
 mod feedback;
