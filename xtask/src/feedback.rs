@@ -11,7 +11,10 @@ use togi_feedback::{
     log, terminal,
 };
 
-use crate::InputError;
+use crate::{
+    InputError,
+    select::{self, SelectArguments},
+};
 
 #[derive(Args)]
 pub(crate) struct FeedbackArguments {
@@ -25,6 +28,8 @@ enum Command {
     Annotate(AnnotateArguments),
     /// Write judgements as rows that `train` reads.
     Export(ExportArguments),
+    /// Find the items that are most worth a person's time.
+    Select(SelectArguments),
 }
 
 #[derive(Args)]
@@ -97,6 +102,7 @@ pub(crate) fn run(arguments: &FeedbackArguments) -> Result<()> {
     match &arguments.command {
         Command::Annotate(arguments) => annotate(arguments),
         Command::Export(arguments) => write(arguments),
+        Command::Select(arguments) => select::run(arguments),
     }
 }
 
@@ -144,7 +150,7 @@ fn annotate(arguments: &AnnotateArguments) -> Result<()> {
     Ok(result?)
 }
 
-fn say_skipped(skipped: &[Skipped]) {
+pub(crate) fn say_skipped(skipped: &[Skipped]) {
     if !skipped.is_empty() {
         println!("Rows left out: {}", skipped.len());
         for row in skipped.iter().take(5) {

@@ -15,6 +15,7 @@ mod progress;
 mod recipe;
 mod score;
 mod scorer;
+mod select;
 mod session;
 mod train;
 mod versus;

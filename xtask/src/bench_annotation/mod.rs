@@ -22,10 +22,10 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use togi_data::{PairSample, Tokenizer, rng::CounterRng};
-use togi_policy::Decoder;
+use togi_policy::{Decoder, Policy};
 use togi_train::{
     RunFolder,
-    selection::{Criterion, Doubt, choose, standardised},
+    selection::{Criterion, Doubt, chance, choose, standardised},
     stages,
 };
 
@@ -69,9 +69,9 @@ struct Settings {
 impl Settings {
     fn full() -> Self {
         Self {
-            pool: 6000,
-            held_out: 2000,
-            labels: vec![100, 150, 225, 340, 500, 750, 1100, 1600, 2400],
+            pool: 4000,
+            held_out: 1500,
+            labels: vec![100, 150, 225, 340, 500, 750, 1100, 1600],
             members: 3,
             epochs: 4,
             batch_size: 32,
@@ -82,7 +82,7 @@ impl Settings {
     fn quick() -> Self {
         Self {
             pool: 1500,
-            held_out: 600,
+            held_out: 500,
             labels: vec![100, 200, 400],
             ..Self::full()
         }
@@ -123,6 +123,8 @@ struct Round {
 struct Track {
     way: String,
     seed: u64,
+    /// The sizes that it was run with.
+    settings: String,
     rounds: Vec<Round>,
     seconds: f64,
 }
@@ -141,17 +143,30 @@ pub(crate) fn run(arguments: &AnnotationArguments) -> Result<()> {
     };
     let started = Instant::now();
     let out = &arguments.out;
-    let config = format!("# bench annotation\n# {settings:?}\n");
-    let resume = out.join("config.toml").exists();
-    let run = RunFolder::open(out, &config, resume)?;
-    let (device, mut bars) = (device::parse("cpu")?, Bars::new());
-    let sft = stages::lab_sft(&run, 0, &device, &mut bars)?;
-    drop(bars);
+    let sft = sft(out)?;
     let mut tracks = Vec::new();
     for seed in 0..seeds {
         tracks.extend(of_seed(&sft.decoder, &sft.tokenizer, seed, &settings, out)?);
     }
-    page::report(out, &settings, &tracks, seeds, started)
+    page::report(out, &settings, &tracks, started)
+}
+
+/// The model that every reward model starts from.
+fn sft(out: &Path) -> Result<Policy> {
+    let folder = out.join("models");
+    let resume = folder.join("config.toml").exists();
+    let run = RunFolder::open(&folder, "# models of seed 0\n", resume)?;
+    let (device, mut bars) = (device::parse("cpu")?, Bars::new());
+    Ok(stages::lab_sft(&run, 0, &device, &mut bars)?)
+}
+
+/// A track of an earlier run, unless its sizes were others.
+fn measured(path: &Path, settings: &str) -> Result<Option<Track>> {
+    let Ok(text) = fs::read_to_string(path) else {
+        return Ok(None);
+    };
+    let track: Track = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    Ok((track.settings == settings).then_some(track))
 }
 
 /// The tracks of a seed; those that are in the folder are read.
@@ -164,11 +179,11 @@ fn of_seed(
 ) -> Result<Vec<Track>> {
     let mut tracks = Vec::new();
     let mut prepared: Option<(World, Vec<usize>, Trained)> = None;
+    let sizes = format!("{settings:?}");
     for (way, criterion) in WAYS {
         let path = out.join(format!("seed-{seed}-{way}.json"));
-        if let Ok(text) = fs::read_to_string(&path) {
-            let track = serde_json::from_str(&text);
-            tracks.push(track.with_context(|| path.display().to_string())?);
+        if let Some(track) = measured(&path, &sizes)? {
+            tracks.push(track);
             continue;
         }
         let (world, first, trained) = match &prepared {
@@ -185,6 +200,7 @@ fn of_seed(
         let track = Track {
             way: way.to_owned(),
             seed,
+            settings: sizes.clone(),
             rounds,
             seconds: started.elapsed().as_secs_f64(),
         };
@@ -294,7 +310,14 @@ fn track(
     for (number, wanted) in settings.labels.iter().enumerate().skip(1) {
         let by = newest.as_ref().unwrap_or(trained);
         let draw = seed ^ ((number as u64) << 32);
-        let next = next(world, by, criterion, &labelled, wanted - labelled.len(), draw)?;
+        let next = next(
+            world,
+            by,
+            criterion,
+            &labelled,
+            wanted - labelled.len(),
+            draw,
+        )?;
         labelled.extend(&next);
         let models = Trained::on(sft, &world.label(&labelled), seed, settings)?;
         rounds.push(models.round(world, labelled.len(), &next)?);
@@ -319,9 +342,9 @@ fn next(
     }
     let open: Vec<usize> = (0..prompts.len()).filter(|pair| open[*pair]).collect();
     let worth: Vec<f64> = if criterion == Criterion::Random {
-        let chance = togi_train::selection::chance;
         open.iter().map(|pair| chance(seed, *pair)).collect()
     } else {
+        // Over the whole pool, so that a round's scale does not depend on what is left.
         let members = by.standardised(world.samples())?;
         let of = |pair: &usize| {
             let of = |scores: &[[f64; 2]]| world.unlabelled(*pair, scores[*pair]);
