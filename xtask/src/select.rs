@@ -38,7 +38,7 @@ pub(crate) struct SelectArguments {
     /// Keys what chance selects.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Longest sample, in tokens; longer ones are cut.
+    /// Longest sample, in tokens, where a model takes as many; longer ones are cut.
     #[arg(long, default_value_t = 512)]
     max_length: usize,
     /// Answers that are scored at a time.
@@ -108,7 +108,9 @@ pub(crate) fn run(arguments: &SelectArguments) -> Result<()> {
         }
     }
     if usable.is_empty() {
-        return Err(InputError("--data: no item can be scored".to_owned()).into());
+        let first = unscorable.first().map_or("", String::as_str);
+        let text = format!("--data: no item can be scored; the first: {first}");
+        return Err(InputError(text).into());
     }
     let criterion = Criterion::from(arguments.by);
     let doubts = doubts(&usable, &models, criterion);
@@ -202,7 +204,9 @@ type Scores = Vec<Result<Vec<f64>, String>>;
 
 fn scored(all: &[Item], model: Policy, arguments: &SelectArguments) -> Scores {
     let options = TokenizeOptions {
-        max_length: arguments.max_length,
+        max_length: arguments
+            .max_length
+            .min(model.decoder.config.max_position_embeddings),
         over_long: OverLong::Truncate,
         loss_on: LossOn::Completion,
         hh: HhAs::from(arguments.hh),

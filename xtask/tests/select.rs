@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fs, path::Path, process::Command};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn xtask(arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
@@ -37,21 +37,37 @@ fn rows(path: &Path) -> Vec<Value> {
         .collect()
 }
 
-const PAIRS: &str = r#"
-{"id": 1, "prompt": "name two colors", "chosen": "red blue", "rejected": "dog"}
-{"id": 2, "prompt": "name two colors", "chosen": "sure green red", "rejected": "you fool"}
-{"id": 3, "prompt": "name two colors", "chosen": "blue green", "rejected": "cat dog cow"}
-{"id": 4, "prompt": "repeat the words dog red", "chosen": "dog red", "rejected": "red"}
-{"id": 5, "prompt": "which is bigger two or seven", "chosen": "seven", "rejected": "two"}
-"#;
+fn said(role: &str, text: &str) -> Value {
+    json!([{"role": role, "content": text}])
+}
+
+fn pair(id: u64, prompt: &str, chosen: &str, rejected: &str) -> Value {
+    let [chosen, rejected] = [chosen, rejected].map(|text| said("assistant", text));
+    json!({"id": id, "prompt": said("user", prompt), "chosen": chosen, "rejected": rejected})
+}
+
+fn pairs() -> Vec<Value> {
+    vec![
+        pair(1, "name two colors", "red blue", "dog"),
+        pair(2, "name two colors", "sure green red", "you fool"),
+        pair(3, "name two colors", "blue green", "cat dog cow"),
+        pair(4, "repeat the words dog red", "dog red", "red"),
+        pair(5, "which is bigger two or seven", "seven", "two"),
+    ]
+}
+
+/// Writes rows and returns the place of the file.
+fn file(path: &Path, rows: &[Value]) -> String {
+    let lines: Vec<String> = rows.iter().map(|row| format!("{row}\n")).collect();
+    fs::write(path, lines.concat()).unwrap();
+    path.display().to_string()
+}
 
 #[test]
 fn rows_come_out_most_worth_first() {
     let folder = tempfile::tempdir().unwrap();
     let [lab, one, two] = models(folder.path());
-    let data = folder.path().join("pairs.jsonl");
-    fs::write(&data, PAIRS).unwrap();
-    let data = data.display().to_string();
+    let data = file(&folder.path().join("pairs.jsonl"), &pairs());
     let run = |name: &str, data: &str, more: &[&str]| {
         let out = folder.path().join(name);
         let place = out.display().to_string();
@@ -75,15 +91,12 @@ fn rows_come_out_most_worth_first() {
             .all(|two| disagreement(&two[0]) >= disagreement(&two[1]))
     );
     assert!(disagreement(&three[2]) > 0.0);
-    let prompts: HashSet<&str> = three
-        .iter()
-        .map(|r| r["prompt"].as_str().unwrap())
-        .collect();
+    let prompts: HashSet<String> = three.iter().map(|r| r["prompt"].to_string()).collect();
     assert_eq!(prompts.len(), 3, "each prompt once before any twice");
     assert!(
         three
             .iter()
-            .all(|row| row["id"].is_u64() && row["chosen"].is_string())
+            .all(|row| row["id"].is_u64() && row["chosen"].is_array())
     );
 
     // Of a prompt the item with most, and the rest of them in the end.
@@ -93,7 +106,7 @@ fn rows_come_out_most_worth_first() {
     let (of_one, rest) = (&all[..3], &all[3..]);
     let colors = of_one
         .iter()
-        .find(|r| r["prompt"] == "name two colors")
+        .find(|r| r["prompt"] == said("user", "name two colors"))
         .unwrap();
     assert!(
         rest.iter()
@@ -126,37 +139,30 @@ fn rows_come_out_most_worth_first() {
     assert!(orders.len() > 1);
 
     // Items of many answers, and answers that are a row each.
-    let more = folder.path().join("more.jsonl");
-    let lists = r#"{"prompt": "name one colors", "completions": ["red", "blue", "dog"], "k": 1}"#;
-    fs::write(&more, lists).unwrap();
-    let more = more.display().to_string();
+    let three = ["red", "blue", "dog"].map(|text| said("assistant", text));
+    let one_color = said("user", "name one colors");
+    let lists = json!({"prompt": one_color, "completions": three, "k": 1});
+    let more = file(&folder.path().join("more.jsonl"), &[lists]);
     let (_, lists) = good("f.jsonl", &more, &[&both[..], &["--count=1"]].concat());
     assert_eq!(
         lists[0]["selection"]["answers"].as_array().unwrap().len(),
         2
     );
     assert_eq!(lists[0]["k"], 1);
-    let single = folder.path().join("single.jsonl");
-    let answers = "{\"prompt\": \"name one colors\", \"completion\": \"red\"}\n\
-                   {\"prompt\": \"name one colors\", \"completion\": \"dog\"}\n";
-    fs::write(&single, answers).unwrap();
-    let single = single.display().to_string();
+    let single = three.map(|text| json!({"prompt": one_color, "completion": text}));
+    let single = file(&folder.path().join("single.jsonl"), &single);
     let (_, answers) = good("g.jsonl", &single, &[&both[..], &["--count=1"]].concat());
-    assert_eq!(answers.len(), 2);
+    assert_eq!(answers.len(), 3);
     assert_eq!(answers[0]["selection"], answers[1]["selection"]);
 
     // What cannot be scored is counted and named.
-    let long = folder.path().join("long.jsonl");
-    let words = "dog ".repeat(40);
-    let text = format!(
-        "{PAIRS}{{\"prompt\": \"repeat the words {words}\", \"chosen\": \"dog\", \"rejected\": \"cat\"}}\n"
-    );
-    fs::write(&long, text).unwrap();
-    let long = long.display().to_string();
+    let words = format!("repeat the words {}", "dog ".repeat(40));
+    let rows = [pairs(), vec![pair(6, &words, "dog", "cat")]].concat();
+    let long = file(&folder.path().join("long.jsonl"), &rows);
     let cut = [&both[..], &["--count=9", "--max-length=30"]].concat();
     let (printed, left) = good("h.jsonl", &long, &cut);
     assert!(printed.contains("cannot be scored: 1"), "{printed}");
-    assert!(printed.contains("long.jsonl:7"), "{printed}");
+    assert!(printed.contains("long.jsonl:6"), "{printed}");
     assert_eq!(left.len(), 5);
 
     let refused = |more: &[&str], needles: &[&str]| {

@@ -40,7 +40,7 @@ pub(crate) struct AnnotationArguments {
     /// Where the models, the results and the page go.
     #[arg(long, value_name = "DIR", default_value = "runs/bench-annotation")]
     out: PathBuf,
-    /// Seeds: 0, 1, …; 5, or 2 with --quick.
+    /// Seeds: 0, 1, …; 4, or 2 with --quick.
     #[arg(long, value_name = "N")]
     seeds: Option<u64>,
     /// Fewer labels, rounds and held-out pairs.
@@ -81,9 +81,9 @@ impl Settings {
 
     fn quick() -> Self {
         Self {
-            pool: 1500,
+            pool: 1000,
             held_out: 500,
-            labels: vec![100, 200, 400],
+            labels: vec![100, 200, 300],
             ..Self::full()
         }
     }
@@ -132,7 +132,7 @@ struct Track {
 pub(crate) fn run(arguments: &AnnotationArguments) -> Result<()> {
     let seeds = arguments
         .seeds
-        .unwrap_or(if arguments.quick { 2 } else { 5 });
+        .unwrap_or(if arguments.quick { 2 } else { 4 });
     if seeds == 0 {
         return Err(InputError("--seeds must be at least 1".to_owned()).into());
     }
