@@ -118,11 +118,14 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Dataset, DataErro
     }
 }
 
+/// A row by column, after its place.
+pub type PlacedRow = (String, Map<String, Value>);
+
 /// Every row of a file as it stands, with the place that [`load`] gives it.
 ///
 /// # Errors
 /// When the file is broken.
-pub fn rows(path: &Path) -> Result<Vec<(String, Map<String, Value>)>, DataError> {
+pub fn rows(path: &Path) -> Result<Vec<PlacedRow>, DataError> {
     let mut rows = Vec::new();
     read(path, &mut |row, place| {
         rows.push((place, row));
