@@ -27,6 +27,7 @@ use togi_train::{
 use crate::{
     InputError,
     bench_algorithms::{self, AlgorithmsArguments},
+    bench_annotation::{self, AnnotationArguments},
     device,
 };
 
@@ -46,6 +47,8 @@ enum What {
     Peers(PeerArguments),
     /// Every algorithm on the lab: gold reward, KL, diversity, time.
     Algorithms(AlgorithmsArguments),
+    /// How many labels an accurate reward model takes on the lab, by how they are chosen.
+    Annotation(AnnotationArguments),
 }
 
 #[derive(Args, Clone)]
@@ -185,6 +188,7 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<()> {
         }
         What::Peers(arguments) => peers(arguments),
         What::Algorithms(arguments) => bench_algorithms::run(arguments),
+        What::Annotation(arguments) => bench_annotation::run(arguments),
     }
 }
 

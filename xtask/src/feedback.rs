@@ -14,6 +14,7 @@ use togi_feedback::{
 use crate::{
     InputError,
     agreement::{self, AgreementArguments},
+    select::{self, SelectArguments},
 };
 
 #[derive(Args)]
@@ -30,6 +31,8 @@ enum Command {
     Agreement(AgreementArguments),
     /// Write judgements as rows that `train` reads.
     Export(ExportArguments),
+    /// Find the items that are most worth a person's time.
+    Select(SelectArguments),
 }
 
 #[derive(Args)]
@@ -103,6 +106,7 @@ pub(crate) fn run(arguments: &FeedbackArguments) -> Result<()> {
         Command::Annotate(arguments) => annotate(arguments),
         Command::Agreement(arguments) => agreement::run(arguments),
         Command::Export(arguments) => write(arguments),
+        Command::Select(arguments) => select::run(arguments),
     }
 }
 
@@ -150,7 +154,7 @@ fn annotate(arguments: &AnnotateArguments) -> Result<()> {
     Ok(result?)
 }
 
-fn say_skipped(skipped: &[Skipped]) {
+pub(crate) fn say_skipped(skipped: &[Skipped]) {
     if !skipped.is_empty() {
         println!("Rows left out: {}", skipped.len());
         for row in skipped.iter().take(5) {

@@ -17,10 +17,9 @@ use togi_eval::{
     bootstrap::{Interval, mean_interval},
     calibration::{CALIBRATION_BINS, Calibration, LengthBias},
 };
-use togi_policy::{Head, ModelConfig, source::Source};
 use togi_reward::{LabGold, Reward, RewardModel, Scorable};
 
-use crate::{InputError, device};
+use crate::{InputError, device, scorer::reward_model};
 
 #[derive(Args)]
 pub(crate) struct ScoreArguments {
@@ -51,9 +50,18 @@ pub(crate) struct ScoreArguments {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Hh {
+pub(crate) enum Hh {
     Text,
     Messages,
+}
+
+impl From<Hh> for HhAs {
+    fn from(hh: Hh) -> Self {
+        match hh {
+            Hh::Text => Self::Text,
+            Hh::Messages => Self::Messages,
+        }
+    }
 }
 
 /// An answer to score, as ids and as text.
@@ -96,14 +104,7 @@ pub(crate) fn run(arguments: &ScoreArguments) -> Result<()> {
     let (reward, tokenizer): (Box<dyn Reward>, Tokenizer) = if arguments.reward == "lab" {
         (Box::new(LabGold), togi_data::lab::tokenizer()?)
     } else {
-        let model = Source::parse(&arguments.reward)?.load(&device, 0)?;
-        if ModelConfig::head_of(&model.decoder.params) != Head::Score {
-            let text = format!(
-                "--reward {}: is a language model, not a reward model (no score.weight)",
-                arguments.reward
-            );
-            return Err(InputError(text).into());
-        }
+        let model = reward_model(&arguments.reward, &device, 0)?;
         let reward = RewardModel::new(model.decoder, arguments.batch_size);
         (Box::new(reward), model.tokenizer)
     };
@@ -265,10 +266,7 @@ fn rows(arguments: &ScoreArguments, tokenizer: &Tokenizer) -> Result<(Vec<Row>, 
         max_length: arguments.max_length,
         over_long: OverLong::Truncate,
         loss_on: LossOn::Completion,
-        hh: match arguments.hh {
-            Hh::Text => HhAs::Text,
-            Hh::Messages => HhAs::Messages,
-        },
+        hh: arguments.hh.into(),
     };
     let (mut rows, mut skipped) = (Vec::new(), 0);
     for file in &arguments.data {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use togi_data::Tokenizer;
-use togi_policy::{Decoder, Head, ModelConfig, source::Source};
+use togi_policy::{Decoder, Head, ModelConfig, Policy, source::Source};
 use togi_reward::{
     Combine, Ensemble, LabGold, Reward, RewardModel, Rulebook, Weighted, judge::OracleRating,
 };
@@ -54,6 +54,19 @@ pub(crate) enum Combination {
     Worst,
     /// The mean less the members' deviation, times --pessimism.
     MeanMinusDeviation,
+}
+
+/// The reward model of a source, with its tokenizer.
+pub(crate) fn reward_model(spec: &str, device: &Device, seed: u64) -> Result<Policy> {
+    let model = Source::parse(spec)?.load(device, seed)?;
+    if ModelConfig::head_of(&model.decoder.params) != Head::Score {
+        let text = format!(
+            "--reward {spec}: is a language model, not a reward model (no score.weight); train one \
+             with `cargo xtask train reward`"
+        );
+        return Err(InputError(text).into());
+    }
+    Ok(model)
 }
 
 impl RewardArguments {
@@ -190,13 +203,7 @@ impl RewardArguments {
                 let text = "--reward lab: is the truth; it goes into no ensemble";
                 return wrong(text.to_owned());
             }
-            let model = Source::parse(spec)?.load(device, seed)?;
-            if ModelConfig::head_of(&model.decoder.params) != Head::Score {
-                return wrong(format!(
-                    "--reward {spec}: is a language model, not a reward model (no score.weight); \
-                     train one with `cargo xtask train reward`"
-                ));
-            }
+            let model = reward_model(spec, device, seed)?;
             if !model.tokenizer.reads_ids_of(tokenizer) {
                 return wrong(format!(
                     "--reward {spec}: its tokens are not the policy's, and a reward model reads the policy's \

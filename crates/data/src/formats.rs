@@ -80,11 +80,7 @@ pub fn load(path: &Path) -> Result<Dataset, DataError> {
 /// Names file, line and field of the first bad row, unless such rows are skipped; a file that is
 /// broken, empty, or has no usable row is always an error.
 pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Dataset, DataError> {
-    let name = path.display().to_string();
-    let file_error = |reason: &str| DataError::File {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-    };
+    let file_error = |reason: &str| file_error(path, reason);
     let mut layout = options.layout;
     let mut records = Vec::new();
     let mut skipped = Vec::new();
@@ -102,30 +98,10 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Dataset, DataErro
         }
         Ok(options.limit.is_none_or(|limit| records.len() < limit))
     };
-    let file = File::open(path).map_err(DataError::io(path))?;
-    if path.is_dir() {
-        return Err(file_error("is a folder; name a file"));
-    }
-    let lower = name.to_lowercase();
-    if lower.ends_with(".parquet") {
-        parquet::rows(path, file, &mut sink)?;
-    } else if let Some(inner) = lower.strip_suffix(".gz").filter(|n| is_json(n)) {
-        let reader = flate2::read::MultiGzDecoder::new(BufReader::new(file));
-        jsonl::rows(path, inner, reader, &mut sink)?;
-    } else if let Some(inner) = lower.strip_suffix(".zst").filter(|n| is_json(n)) {
-        let reader = zstd::Decoder::new(file).map_err(DataError::io(path))?;
-        jsonl::rows(path, inner, reader, &mut sink)?;
-    } else if is_json(&lower) {
-        jsonl::rows(path, &lower, file, &mut sink)?;
-    } else {
-        return Err(file_error(
-            "unknown kind of file; there are .jsonl, .json, .ndjson (each also .gz or .zst) and \
-             .parquet",
-        ));
-    }
+    read(path, &mut sink)?;
     match layout {
         Some(layout) if !records.is_empty() => Ok(Dataset {
-            source: name,
+            source: path.display().to_string(),
             layout,
             records,
             skipped,
@@ -139,6 +115,55 @@ pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Dataset, DataErro
                 skipped[0].reason
             ),
         }),
+    }
+}
+
+/// A row by column, after its place.
+pub type PlacedRow = (String, Map<String, Value>);
+
+/// Every row of a file as it stands, with the place that [`load`] gives it.
+///
+/// # Errors
+/// When the file is broken.
+pub fn rows(path: &Path) -> Result<Vec<PlacedRow>, DataError> {
+    let mut rows = Vec::new();
+    read(path, &mut |row, place| {
+        rows.push((place, row));
+        Ok(true)
+    })?;
+    Ok(rows)
+}
+
+fn file_error(path: &Path, reason: &str) -> DataError {
+    DataError::File {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+/// Feeds the rows of a file to the sink by the reader that its name asks for.
+fn read(path: &Path, sink: &mut Sink<'_>) -> Result<(), DataError> {
+    let file = File::open(path).map_err(DataError::io(path))?;
+    if path.is_dir() {
+        return Err(file_error(path, "is a folder; name a file"));
+    }
+    let lower = path.display().to_string().to_lowercase();
+    if lower.ends_with(".parquet") {
+        parquet::rows(path, file, sink)
+    } else if let Some(inner) = lower.strip_suffix(".gz").filter(|n| is_json(n)) {
+        let reader = flate2::read::MultiGzDecoder::new(BufReader::new(file));
+        jsonl::rows(path, inner, reader, sink)
+    } else if let Some(inner) = lower.strip_suffix(".zst").filter(|n| is_json(n)) {
+        let reader = zstd::Decoder::new(file).map_err(DataError::io(path))?;
+        jsonl::rows(path, inner, reader, sink)
+    } else if is_json(&lower) {
+        jsonl::rows(path, &lower, file, sink)
+    } else {
+        Err(file_error(
+            path,
+            "unknown kind of file; there are .jsonl, .json, .ndjson (each also .gz or .zst) and \
+             .parquet",
+        ))
     }
 }
 

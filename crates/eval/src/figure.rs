@@ -17,6 +17,8 @@ pub struct Marks {
     pub line: bool,
     /// Draw no points, only the line.
     pub bare: bool,
+    /// Draw the line thin and faint, as a bound of another.
+    pub thin: bool,
     /// Fill what is between the line and zero, as in a histogram.
     pub fill: bool,
     /// Which of the page's six colours.
@@ -121,7 +123,12 @@ impl Figure {
                     chart.draw_series(area).map_err(|e| wrong(e.to_string()))?;
                 }
                 if marks.line {
-                    let line = LineSeries::new(points(), color.stroke_width(2));
+                    let style = if marks.thin {
+                        color.mix(0.5).stroke_width(1)
+                    } else {
+                        color.stroke_width(2)
+                    };
+                    let line = LineSeries::new(points(), style);
                     chart.draw_series(line).map_err(|e| wrong(e.to_string()))?;
                 }
                 if !marks.bare {

@@ -17,8 +17,10 @@ use crate::{
 pub struct Item {
     /// A hash of the content: the same in every file, and another one for other answers.
     pub id: String,
-    /// File and line; several where the answers are a row each.
+    /// File and line; several, with commas between them, where the answers are a row each.
     pub place: String,
+    /// The file and line of each row that it is made of.
+    pub places: Vec<String>,
     /// The prompt.
     pub prompt: Content,
     /// The answers in the data's order.
@@ -66,8 +68,7 @@ pub fn load(paths: &[PathBuf], bad_rows: BadRows) -> Result<Items, FeedbackError
         }
     }
     for group in std::mem::take(&mut reader.groups) {
-        let place = group.places.join(", ");
-        reader.item(place, group.prompt, group.answers)?;
+        reader.item(group.places, group.prompt, group.answers)?;
     }
     if reader.items.items.is_empty() {
         let names: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
@@ -101,10 +102,10 @@ impl Reader {
                 chosen,
                 rejected,
                 ..
-            } => self.item(place, prompt, vec![chosen, rejected]),
+            } => self.item(vec![place], prompt, vec![chosen, rejected]),
             Record::Ranking {
                 prompt, answers, ..
-            } => self.item(place, prompt, answers),
+            } => self.item(vec![place], prompt, answers),
             Record::PromptCompletion { prompt, completion }
             | Record::Rated {
                 prompt, completion, ..
@@ -151,10 +152,11 @@ impl Reader {
 
     fn item(
         &mut self,
-        place: String,
+        places: Vec<String>,
         prompt: Content,
         answers: Vec<Content>,
     ) -> Result<(), FeedbackError> {
+        let place = places.join(", ");
         let k = answers.len();
         if k < 2 {
             return self.bad(place, "has one answer to its prompt, and two are needed");
@@ -191,6 +193,7 @@ impl Reader {
         self.items.items.push(Item {
             id,
             place,
+            places,
             prompt,
             answers,
         });

@@ -109,6 +109,7 @@ mod tests {
             Item {
                 id: item_id(&prompt, &answers),
                 place: format!("d:{i}"),
+                places: Vec::new(),
                 prompt,
                 answers,
             }

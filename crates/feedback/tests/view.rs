@@ -259,6 +259,7 @@ fn conversations_have_their_roles() {
     let item = Item {
         id: item_id(&prompt, &answers),
         place: "d.jsonl:1".to_owned(),
+        places: vec!["d.jsonl:1".to_owned()],
         prompt,
         answers,
     };

@@ -45,6 +45,7 @@ pub mod rollout;
 pub mod rso;
 pub mod run_folder;
 pub mod schedule;
+pub mod selection;
 pub mod sft;
 mod stage;
 pub mod stages;

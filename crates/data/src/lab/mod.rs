@@ -72,6 +72,62 @@ pub fn prompt_records(seed: u64, split: Split, count: usize) -> Vec<Located> {
         .collect()
 }
 
+/// Two different answers to a prompt that nobody has compared yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabPair {
+    /// The prompt.
+    pub prompt: LabPrompt,
+    /// The answers, in the order in which they were written.
+    pub answers: [String; 2],
+}
+
+impl LabPair {
+    /// By how much the first answer is truly the better one; 0 is a tie.
+    pub fn gold_difference(&self) -> f64 {
+        let [first, second] = &self.answers;
+        gold::score(&self.prompt, first).total - gold::score(&self.prompt, second).total
+    }
+
+    /// The pair as a preference.
+    pub fn record(&self, first_wins: bool) -> Record {
+        let said_by = |answer: &String| said("assistant", answer);
+        let [first, second] = self.answers.each_ref().map(said_by);
+        let (chosen, rejected) = if first_wins {
+            (first, second)
+        } else {
+            (second, first)
+        };
+        Record::Preference {
+            prompt: said("user", self.prompt.text()),
+            chosen,
+            rejected,
+            margin: None,
+            probability: None,
+        }
+    }
+}
+
+/// Pairs of answers by the writer.
+pub fn pairs(seed: u64, split: Split, count: usize, writer: &Writer) -> Vec<LabPair> {
+    let pair = |(i, prompt): (usize, LabPrompt)| {
+        let mut rng = CounterRng::new(seed, &[0x7061_6972, writer.stream(), i as u64]);
+        let first = writer.write(&prompt, &mut rng);
+        // Equal answers are no pair: the writer tries again; with its many phrasings this ends.
+        let second = loop {
+            let text = writer.write(&prompt, &mut rng);
+            if text != first {
+                break text;
+            }
+        };
+        LabPair {
+            prompt,
+            answers: [first, second],
+        }
+    };
+    let prompts = prompts(seed, split, count).into_iter();
+    prompts.enumerate().map(pair).collect()
+}
+
 /// Pairs of answers by the writer, ordered by the annotators.
 pub fn preferences(
     seed: u64,
@@ -80,33 +136,13 @@ pub fn preferences(
     writer: &Writer,
     annotators: &Annotators,
 ) -> Vec<Located> {
-    let mut records = Vec::with_capacity(count);
-    for (i, prompt) in prompts(seed, split, count).iter().enumerate() {
-        let mut rng = CounterRng::new(seed, &[0x7061_6972, writer.stream(), i as u64]);
-        let first = writer.write(prompt, &mut rng);
-        // Equal answers are no pair: the writer tries again; with its many phrasings this ends.
-        let second = loop {
-            let text = writer.write(prompt, &mut rng);
-            if text != first {
-                break text;
-            }
-        };
-        let first_wins = annotators.prefers_first(i as u64, prompt, &first, &second);
-        let (chosen, rejected) = if first_wins {
-            (first, second)
-        } else {
-            (second, first)
-        };
-        let record = Record::Preference {
-            prompt: said("user", prompt.text()),
-            chosen: said("assistant", &chosen),
-            rejected: said("assistant", &rejected),
-            margin: None,
-            probability: None,
-        };
-        records.push(located(record, "preferences", i));
-    }
-    records
+    let pairs = pairs(seed, split, count, writer);
+    let ordered = pairs.iter().enumerate().map(|(i, pair)| {
+        let [first, second] = &pair.answers;
+        let first_wins = annotators.prefers_first(i as u64, &pair.prompt, first, second);
+        located(pair.record(first_wins), "preferences", i)
+    });
+    ordered.collect()
 }
 
 /// Prompts with `answers` different answers each by the writer, ranked by the annotators; answers that

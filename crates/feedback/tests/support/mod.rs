@@ -24,6 +24,7 @@ pub(crate) fn item(prompt: &str, answers: &[&str]) -> Item {
     Item {
         id: item_id(&prompt, &answers),
         place: "data.jsonl:1".to_owned(),
+        places: vec!["data.jsonl:1".to_owned()],
         prompt,
         answers,
     }
