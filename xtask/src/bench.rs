@@ -281,11 +281,11 @@ fn random_prompts(count: usize, tokens: usize, vocabulary: usize) -> Vec<Vec<u32
 }
 
 fn sample(arguments: &GenerateArguments) -> Result<GenerateResult> {
-    let policy = load(&arguments.common)?;
+    let mut policy = load(&arguments.common)?;
     let vocabulary = policy.decoder.config.vocab_size;
     let prompts = random_prompts(arguments.batch, arguments.prompt, vocabulary);
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    let weights = policy.decoder.frozen();
+    let weights = policy.decoder.into_sampling();
     let streams: Vec<u64> = (0..prompts.len() as u64).collect();
     let mut rates = Vec::with_capacity(arguments.repeats);
     let draw = |new: usize, seed: u64| {
