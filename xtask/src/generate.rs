@@ -138,7 +138,7 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<()> {
     }
     let sampling = drawing.sampling(arguments.batch_size);
     sampling.validate()?;
-    let policy = drawing.load()?;
+    let mut policy = drawing.load()?;
     let prompts = arguments.prompts(&policy.tokenizer)?;
     let mut out = match &arguments.out {
         Some(path) => {
@@ -153,7 +153,7 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<()> {
         .collect();
     let streams: Vec<u64> = (0..ids.len() as u64).collect();
     let started = Instant::now();
-    let weights = policy.decoder.frozen();
+    let weights = policy.decoder.into_sampling();
     let eos = policy.tokenizer.eos_ids();
     let seed = drawing.seed;
     let nothing = &mut |_, _| {};
@@ -287,7 +287,7 @@ pub(crate) fn chat(arguments: &ChatArguments) -> Result<()> {
     let drawing = &arguments.drawing;
     let sampling = drawing.sampling(1);
     sampling.validate()?;
-    let policy = drawing.load()?;
+    let mut policy = drawing.load()?;
     if !policy.tokenizer.has_template() {
         let text = format!(
             "--model {}: its tokenizer has no chat template, so it cannot hold a conversation; \
@@ -296,7 +296,7 @@ pub(crate) fn chat(arguments: &ChatArguments) -> Result<()> {
         );
         return Err(InputError(text).into());
     }
-    let weights = policy.decoder.frozen();
+    let weights = policy.decoder.into_sampling();
     let tokenizer = &policy.tokenizer;
     let mut messages = drawing.before();
     let asked = std::io::stdin().is_terminal();

@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs,
+    fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -84,11 +85,42 @@ pub(crate) type Raw = (Vec<usize>, Vec<f32>);
 
 /// All tensors of a safetensors file, in float32.
 pub(crate) fn read_tensors(path: &Path) -> Result<Vec<(String, Raw)>, PolicyError> {
-    let bytes = fs::read(path).map_err(PolicyError::io(path))?;
-    let tensors = SafeTensors::deserialize(&bytes)
-        .map_err(|e| PolicyError::malformed(path, format!("not a whole safetensors file: {e}")))?;
+    let not_whole =
+        |e: String| PolicyError::malformed(path, format!("not a whole safetensors file: {e}"));
+    let mut file = File::open(path).map_err(PolicyError::io(path))?;
+    let size = file.metadata().map_err(PolicyError::io(path))?.len();
+    // The header alone, then a tensor at a time: the file as a whole is never in memory.
+    let mut header = vec![0; 8];
+    let short = "it has no header".to_owned();
+    file.read_exact(&mut header)
+        .map_err(|_| not_whole(short.clone()))?;
+    let count = u64::from_le_bytes(
+        header[..]
+            .try_into()
+            .map_err(|_| not_whole(short.clone()))?,
+    );
+    if count > size - 8 {
+        return Err(not_whole(short));
+    }
+    header.resize(8 + count as usize, 0);
+    file.read_exact(&mut header[8..])
+        .map_err(PolicyError::io(path))?;
+    let (_, metadata) =
+        SafeTensors::read_metadata(&header).map_err(|e| not_whole(e.to_string()))?;
+    let mut infos: Vec<_> = metadata.tensors().into_iter().collect();
+    infos.sort_by_key(|(_, info)| info.data_offsets);
+    let end = infos.last().map_or(0, |(_, info)| info.data_offsets.1);
+    if header.len() as u64 + end as u64 != size {
+        let data = size - header.len() as u64;
+        return Err(not_whole(format!("{data} bytes of data, {end} are named")));
+    }
     let mut all = Vec::new();
-    for (name, view) in tensors.tensors() {
+    for (name, info) in infos {
+        // The offsets follow one another: `read_metadata` has checked them.
+        let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
+        file.read_exact(&mut bytes).map_err(PolicyError::io(path))?;
+        let view = TensorView::new(info.dtype, info.shape.clone(), &bytes)
+            .map_err(|e| not_whole(e.to_string()))?;
         let data = to_f32(&view).ok_or_else(|| PolicyError::Unsupported {
             place: path.display().to_string(),
             what: format!("tensor `{name}` of type {:?}", view.dtype()),
