@@ -61,9 +61,10 @@ impl PackedLinear {
     /// Packs matrices `[out, in]` of one `in`; `None` where there is no fused form for them.
     ///
     /// # Panics
-    /// When the inner sizes differ.
+    /// When the inner sizes differ or are 0.
     pub fn new(matrices: &[Tensor<2>]) -> Option<Self> {
         let inner = matrices.first()?.dims()[1];
+        assert!(inner > 0, "PackedLinear: no inputs");
         if !matrices.iter().all(on_cpu) {
             return None;
         }
@@ -99,7 +100,7 @@ impl PackedLinear {
         }
         pieces.into_par_iter().for_each(|(panel, piece)| {
             let rows = &views[panel.part].data()[panel.column * inner..];
-            for (o, row) in rows.chunks(inner.max(1)).take(panel.columns).enumerate() {
+            for (o, row) in rows.chunks(inner).take(panel.columns).enumerate() {
                 let column = piece[o / LINE..].iter_mut().step_by(panel.wide());
                 for (line, w) in column.zip(row) {
                     line.0[o % LINE] = *w;
@@ -125,7 +126,12 @@ impl PackedLinear {
         let [rows, inner] = x.dims();
         assert_eq!(inner, self.inner, "PackedLinear: inner sizes differ");
         let x = View::new(into_flex(x));
-        let mut outs: Vec<Vec<f32>> = self.outers.iter().map(|o| vec![0.0; rows * o]).collect();
+        // Not zeroed first: every element is written below.
+        let mut outs: Vec<Vec<f32>> = self
+            .outers
+            .iter()
+            .map(|outer| Vec::with_capacity(rows * outer))
+            .collect();
         let shared: Vec<SharedMut> = outs
             .iter_mut()
             .map(|out| SharedMut(out.as_mut_ptr()))
@@ -158,7 +164,11 @@ impl PackedLinear {
         }
         outs.into_iter()
             .zip(&self.outers)
-            .map(|(out, outer)| from_flex(tensor_of(out, [rows, *outer])))
+            .map(|(mut out, outer)| {
+                // SAFETY: the panels cover every column of each matrix, and every row was met.
+                unsafe { out.set_len(rows * outer) };
+                from_flex(tensor_of(out, [rows, *outer]))
+            })
             .collect()
     }
 
@@ -195,7 +205,7 @@ unsafe fn meet(
     columns: usize,
 ) {
     let wide = columns.div_ceil(LINE);
-    for (i, x) in x.chunks(TALL * inner.max(1)).enumerate() {
+    for (i, x) in x.chunks(TALL * inner).enumerate() {
         // SAFETY: the caller's promise.
         unsafe {
             let out = out.add(i * TALL * out_row);
@@ -220,7 +230,7 @@ unsafe fn tall<const N: usize>(
 ) {
     // SAFETY: the caller's promise, with the number of rows in the type.
     unsafe {
-        match x.len() / inner.max(1) {
+        match x.len() / inner {
             0 => {}
             1 => tile::<1, N>(x, inner, lines, out, out_row, columns),
             2 => tile::<2, N>(x, inner, lines, out, out_row, columns),

@@ -8,7 +8,10 @@ use std::{
 };
 
 use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
+use safetensors::{
+    Dtype, SafeTensorError,
+    tensor::{Metadata, TensorView},
+};
 use serde_json::Value;
 use togi_data::Tokenizer;
 
@@ -90,33 +93,35 @@ pub(crate) fn read_tensors(path: &Path) -> Result<Vec<(String, Raw)>, PolicyErro
     let mut file = File::open(path).map_err(PolicyError::io(path))?;
     let size = file.metadata().map_err(PolicyError::io(path))?.len();
     // The header alone, then a tensor at a time: the file as a whole is never in memory.
-    let mut header = vec![0; 8];
-    let short = "it has no header".to_owned();
+    let mut count = [0; 8];
+    file.read_exact(&mut count)
+        .map_err(|_| not_whole("it has no header".to_owned()))?;
+    let count = u64::from_le_bytes(count);
+    let data = (size.saturating_sub(8).checked_sub(count))
+        .ok_or_else(|| not_whole(format!("a header of {count} bytes")))?;
+    let mut header = vec![0; count as usize];
     file.read_exact(&mut header)
-        .map_err(|_| not_whole(short.clone()))?;
-    let count = u64::from_le_bytes(
-        header[..]
-            .try_into()
-            .map_err(|_| not_whole(short.clone()))?,
-    );
-    if count > size - 8 {
-        return Err(not_whole(short));
-    }
-    header.resize(8 + count as usize, 0);
-    file.read_exact(&mut header[8..])
         .map_err(PolicyError::io(path))?;
-    let (_, metadata) =
-        SafeTensors::read_metadata(&header).map_err(|e| not_whole(e.to_string()))?;
+    let metadata: Metadata =
+        serde_json::from_slice(&header).map_err(|e| not_whole(e.to_string()))?;
     let mut infos: Vec<_> = metadata.tensors().into_iter().collect();
     infos.sort_by_key(|(_, info)| info.data_offsets);
-    let end = infos.last().map_or(0, |(_, info)| info.data_offsets.1);
-    if header.len() as u64 + end as u64 != size {
-        let data = size - header.len() as u64;
-        return Err(not_whole(format!("{data} bytes of data, {end} are named")));
+    // Tensors follow one another and fill the file.
+    let mut reached = 0;
+    for (name, info) in &infos {
+        let (start, end) = info.data_offsets;
+        if start != reached || end < start {
+            return Err(not_whole(format!("tensor `{name}` is at {start}..{end}")));
+        }
+        reached = end;
+    }
+    if reached as u64 != data {
+        return Err(not_whole(format!(
+            "{data} bytes of data, {reached} are named"
+        )));
     }
     let mut all = Vec::new();
     for (name, info) in infos {
-        // The offsets follow one another: `read_metadata` has checked them.
         let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
         file.read_exact(&mut bytes).map_err(PolicyError::io(path))?;
         let view = TensorView::new(info.dtype, info.shape.clone(), &bytes)
