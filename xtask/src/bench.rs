@@ -11,10 +11,13 @@ use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use togi_data::{
-    BadRows, HhAs, LoadOptions, LossOn, OverLong, PairSample, TokenizeOptions, Tokenizer,
+    BadRows, HhAs, LoadOptions, LossOn, OverLong, PairSample, Sample, TokenizeOptions, Tokenizer,
     load_with, rng::CounterRng, tokenize,
 };
-use togi_policy::{LoraConfig, Policy, Sampling, generate, source::Source};
+use togi_policy::{
+    Decoder, Head, LoraConfig, ModelConfig, Params, Policy, Sampling, generate, hf,
+    source::{self, Source},
+};
 use togi_train::{
     config::OptimSection,
     memory,
@@ -22,6 +25,7 @@ use togi_train::{
     optimizer::AdamW,
     preference::{Preference, PreferenceConfig},
     schedule::Schedule,
+    sft::Sft,
 };
 
 use crate::{
@@ -43,7 +47,9 @@ enum What {
     Dpo(DpoArguments),
     /// Sampling from random prompts, the end token ignored.
     Generate(GenerateArguments),
-    /// Both, in turn with TRL and transformers.
+    /// Training steps of a decoder of a million parameters.
+    Tiny(TinyArguments),
+    /// All of them, in turn with TRL, transformers and PyTorch.
     Peers(PeerArguments),
     /// Every algorithm on the lab: gold reward, KL, diversity, time.
     Algorithms(AlgorithmsArguments),
@@ -101,6 +107,22 @@ struct GenerateArguments {
     /// Repetitions.
     #[arg(long, default_value_t = 3)]
     repeats: usize,
+}
+
+#[derive(Args, Clone)]
+struct TinyArguments {
+    /// Steps.
+    #[arg(long, default_value_t = 40)]
+    steps: usize,
+    /// Write the untrained model and the batches there, for tools/peers/tiny_decoder.py.
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+    /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU.
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -184,6 +206,23 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<()> {
                     memory::human(result.peak_bytes)
                 );
             }
+            Ok(())
+        }
+        What::Tiny(arguments) => {
+            let result = tiny(arguments)?;
+            if arguments.json {
+                println!("{}", serde_json::to_string(&result)?);
+                return Ok(());
+            }
+            let seconds = median(result.steps.iter().map(|s| s.seconds).collect());
+            println!(
+                "{:.1} ms a step (median), {:.0} tokens/s, loss {:.4} to {:.4}, peak memory {}",
+                1e3 * seconds,
+                (TINY_BATCH * TINY_TOKENS) as f64 / seconds,
+                result.steps.first().map_or(f64::NAN, |s| s.loss),
+                result.steps.last().map_or(f64::NAN, |s| s.loss),
+                memory::human(result.peak_bytes)
+            );
             Ok(())
         }
         What::Peers(arguments) => peers(arguments),
@@ -274,6 +313,77 @@ fn dpo(arguments: &DpoArguments) -> Result<(DpoResult, usize)> {
 
 const LEARNING_RATE: f64 = 1e-5;
 
+/// Sequences and tokens of a sequence in a step of [`tiny`].
+const TINY_BATCH: usize = 32;
+const TINY_TOKENS: usize = 64;
+
+/// Four layers of width 128 over 512 tokens: 1.1 million parameters, next-token loss, AdamW.
+fn tiny(arguments: &TinyArguments) -> Result<DpoResult> {
+    let device = device::parse(&arguments.device)?;
+    let Policy { decoder, tokenizer } = source::lab(&device, 0)?;
+    let config = ModelConfig {
+        vocab_size: 512,
+        intermediate_size: 512,
+        num_hidden_layers: 4,
+        ..decoder.config
+    };
+    let params = Params::random(&config, Head::LanguageModel, 0, &device);
+    let decoder = Decoder::new(config, params, device)?;
+    let mut policy = Policy::new(decoder, tokenizer, "the small decoder")?;
+    let mut rng = CounterRng::new(0, &[0x7469_6e79]);
+    let batches: Vec<Vec<Vec<u32>>> = (0..4)
+        .map(|_| {
+            let ids =
+                |rng: &mut CounterRng| (0..TINY_TOKENS).map(|_| rng.below(512) as u32).collect();
+            (0..TINY_BATCH).map(|_| ids(&mut rng)).collect()
+        })
+        .collect();
+    if let Some(folder) = &arguments.folder {
+        hf::save(&policy, folder)?;
+        let path = folder.join("batches.json");
+        fs::write(&path, serde_json::to_vec(&batches)?)
+            .with_context(|| path.display().to_string())?;
+    }
+    let optim = OptimSection {
+        learning_rate: TINY_RATE,
+        schedule: Schedule::Constant,
+        ..OptimSection::default()
+    };
+    let train: Vec<Sample> = batches
+        .iter()
+        .flatten()
+        .map(|ids| Sample::from_parts(&ids[..1], &ids[1..], &[]))
+        .collect();
+    let objective = Sft {
+        train: &train,
+        valid: &[],
+    };
+    let decoder = &mut policy.decoder;
+    let mut adam = AdamW::new(&decoder.params);
+    let mut steps = Vec::with_capacity(arguments.steps);
+    for step in 0..arguments.steps {
+        let started = Instant::now();
+        let first = step % batches.len() * TINY_BATCH;
+        let batch: Vec<usize> = (first..first + TINY_BATCH).collect();
+        let weights = decoder.tracked();
+        let scored = objective.begin(decoder, &batch)?;
+        let (loss, row) = objective.loss(decoder, &weights, &batch, &scored)?;
+        let mut grads = loss.backward();
+        let grads = weights.gradients(&mut grads);
+        drop(weights);
+        let grad_norm = adam.update(&mut decoder.params, grads, &optim, TINY_RATE);
+        steps.push(StepTime {
+            seconds: started.elapsed().as_secs_f64(),
+            loss: row.get("loss").unwrap_or(f64::NAN),
+            grad_norm,
+        });
+    }
+    let peak_bytes = memory::peak().unwrap_or(0);
+    Ok(DpoResult { steps, peak_bytes })
+}
+
+const TINY_RATE: f64 = 1e-3;
+
 /// Token ids that any model with a vocabulary of some thousands has.
 fn random_prompts(count: usize, tokens: usize, vocabulary: usize) -> Vec<Vec<u32>> {
     let mut rng = CounterRng::new(0, &[0x6265_6e63]);
@@ -285,11 +395,11 @@ fn random_prompts(count: usize, tokens: usize, vocabulary: usize) -> Vec<Vec<u32
 }
 
 fn sample(arguments: &GenerateArguments) -> Result<GenerateResult> {
-    let policy = load(&arguments.common)?;
+    let mut policy = load(&arguments.common)?;
     let vocabulary = policy.decoder.config.vocab_size;
     let prompts = random_prompts(arguments.batch, arguments.prompt, vocabulary);
     let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    let weights = policy.decoder.frozen();
+    let weights = policy.decoder.into_sampling();
     let streams: Vec<u64> = (0..prompts.len() as u64).collect();
     let mut rates = Vec::with_capacity(arguments.repeats);
     let draw = |new: usize, seed: u64| {
@@ -354,12 +464,15 @@ fn peers(arguments: &PeerArguments) -> Result<()> {
     let vocabulary = policy.decoder.config.vocab_size;
     let rows = folder.path().join("pairs.jsonl");
     write_pairs(&dpo, &policy.tokenizer, &rows)?;
-    let prompts = folder.path().join("prompts.json");
-    fs::write(
-        &prompts,
-        serde_json::to_vec(&random_prompts(16, 64, vocabulary))?,
-    )?;
+    let mut prompts = Vec::new();
+    for batch in SAMPLED {
+        let path = folder.path().join(format!("prompts-{batch}.json"));
+        let ids = random_prompts(batch, 64, vocabulary);
+        fs::write(&path, serde_json::to_vec(&ids)?)?;
+        prompts.push(path);
+    }
     drop(policy);
+    let small = folder.path().join("small");
 
     let python = |script: &str| {
         let mut command = Command::new(&arguments.python);
@@ -372,7 +485,8 @@ fn peers(arguments: &PeerArguments) -> Result<()> {
         Ok(command)
     };
     let (mut their_dpo, mut our_dpo) = (Vec::new(), Vec::new());
-    let (mut their_rate, mut our_rate) = (Vec::new(), Vec::new());
+    let (mut their_rate, mut our_rate) = (SAMPLED.map(|_| vec![]), SAMPLED.map(|_| vec![]));
+    let (mut their_tiny, mut our_tiny) = (Vec::new(), Vec::new());
     for round in 1..=arguments.rounds {
         eprintln!("round {round} of {}", arguments.rounds);
         let steps = arguments.steps.to_string();
@@ -394,12 +508,31 @@ fn peers(arguments: &PeerArguments) -> Result<()> {
                 .arg(&rows)
                 .args(["--steps", &steps, "--lora", &lora]),
         )?);
-        their_rate.push(measured::<GenerateResult>(
-            python("hf_generate.py")
-                .arg(&prompts)
-                .args(["96", &arguments.dtype, &threads, "3"]),
+        for (i, batch) in SAMPLED.into_iter().enumerate() {
+            their_rate[i].push(measured::<GenerateResult>(
+                python("hf_generate.py").arg(&prompts[i]).args([
+                    "96",
+                    &arguments.dtype,
+                    &threads,
+                    "3",
+                ]),
+            )?);
+            our_rate[i].push(measured::<GenerateResult>(
+                ours("generate")?.args(["--batch", &batch.to_string()]),
+            )?);
+        }
+        our_tiny.push(measured::<DpoResult>(
+            Command::new(std::env::current_exe()?)
+                .args(["bench", "tiny", "--json", "--folder"])
+                .arg(&small),
         )?);
-        our_rate.push(measured::<GenerateResult>(&mut ours("generate")?)?);
+        let steps = our_tiny[0].steps.len().to_string();
+        their_tiny.push(measured::<DpoResult>(
+            Command::new(&arguments.python)
+                .arg(scripts.join("tiny_decoder.py"))
+                .arg(&small)
+                .args([&steps, &threads]),
+        )?);
     }
     // An adapter's start is drawn, so only the first loss, where it changes nothing, can agree.
     let compared = if arguments.lora > 0 {
@@ -426,6 +559,16 @@ fn peers(arguments: &PeerArguments) -> Result<()> {
     if off > tolerance {
         return Err(anyhow!(
             "losses differ by {off:.1e}: the two do not do the same work"
+        ));
+    }
+    let losses =
+        |results: &[DpoResult]| -> Vec<f64> { results[0].steps.iter().map(|s| s.loss).collect() };
+    let tiny_off = losses(&their_tiny).into_iter().zip(losses(&our_tiny));
+    let tiny_off = tiny_off.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    println!("of the small decoder: {tiny_off:.1e}");
+    if tiny_off > 1e-3 {
+        return Err(anyhow!(
+            "losses of the small decoder differ by {tiny_off:.1e}"
         ));
     }
     let seconds = |results: &[DpoResult]| {
@@ -461,19 +604,30 @@ fn peers(arguments: &PeerArguments) -> Result<()> {
     };
     let of_dpo = |results: &[DpoResult]| peak(results.iter().map(|r| r.peak_bytes).collect());
     line("DPO, peak memory", of_dpo(&their_dpo), of_dpo(&our_dpo));
-    let (theirs, ours) = (rates(&their_rate), rates(&our_rate));
-    println!(
-        "generate, tokens/s     {theirs:>12.1} {ours:>12.1}   {:.2}x",
-        ours / theirs
-    );
     let of_rate = |results: &[GenerateResult]| peak(results.iter().map(|r| r.peak_bytes).collect());
-    line(
-        "generate, peak memory",
-        of_rate(&their_rate),
-        of_rate(&our_rate),
+    for (i, batch) in SAMPLED.into_iter().enumerate() {
+        let (theirs, ours) = (rates(&their_rate[i]), rates(&our_rate[i]));
+        let name = format!("batch {batch}, tokens/s");
+        let ratio = ours / theirs;
+        println!("{name:<22} {theirs:>12.1} {ours:>12.1}   {ratio:.2}x");
+        let name = format!("batch {batch}, peak memory");
+        line(&name, of_rate(&their_rate[i]), of_rate(&our_rate[i]));
+    }
+    let step = |results: &[DpoResult]| {
+        let all = results.iter().flat_map(|r| &r.steps);
+        1e3 * median(all.map(|s| s.seconds).collect())
+    };
+    let (theirs, ours) = (step(&their_tiny), step(&our_tiny));
+    println!(
+        "small decoder, ms/step {theirs:>12.1} {ours:>12.1}   {:.2}x",
+        theirs / ours
     );
+    line("its peak memory", of_dpo(&their_tiny), of_dpo(&our_tiny));
     Ok(())
 }
+
+/// Sequences at a time in the comparison of sampling.
+const SAMPLED: [usize; 2] = [1, 16];
 
 /// Writes the pairs that are used as text, for both programs.
 fn write_pairs(arguments: &DpoArguments, tokenizer: &Tokenizer, path: &Path) -> Result<()> {

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::Result;
 use clap::Args;
 use togi_data::PromptSample;
-use togi_policy::{Constraint, Policy, Sampling, Vocabulary, constraint::Rules};
+use togi_policy::{Constraint, Policy, Sampling, Vocabulary, Weights, constraint::Rules};
 use togi_reward::{
     Reward,
     control::{Asked, Choice, Control, Controlled, Guard, Speaker},
@@ -149,16 +149,17 @@ impl ControlArguments {
     }
 }
 
-/// Answers to prompts under control; `streams` as in [`Control::answer`].
+/// A model's answers to prompts under control, with its weights laid out for sampling; `streams` as in [`Control::answer`].
 pub(crate) fn answer(
     control: &Control,
-    policy: &Policy,
+    (policy, weights): (&Policy, &Weights),
     prompts: &[PromptSample],
     sampling: &Sampling,
     (seed, streams): (u64, &[u64]),
 ) -> Result<Vec<Controlled>> {
     let speaker = Speaker {
         decoder: &policy.decoder,
+        weights,
         tokenizer: &policy.tokenizer,
         sampling,
         seed,

@@ -14,7 +14,7 @@ use togi_data::{
     LoadOptions, Message, OverLong, PromptSample, TokenizeOptions, Tokenizer, load_with, tokenize,
 };
 use togi_policy::{
-    Finish, Policy, Sampling,
+    Finish, Policy, Sampling, Weights,
     generate::{Request, Voice, generate_with},
     source::Source,
 };
@@ -131,7 +131,7 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<()> {
     }
     let sampling = drawing.sampling(arguments.batch_size);
     sampling.validate()?;
-    let policy = drawing.load()?;
+    let mut policy = drawing.load()?;
     let prompts = arguments.prompts(&policy.tokenizer)?;
     let control = arguments
         .control
@@ -149,8 +149,10 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<()> {
         .collect();
     let streams: Vec<u64> = (0..asked.len() as u64).collect();
     let started = Instant::now();
+    let weights = policy.decoder.into_sampling();
     let keys = (drawing.seed, &streams[..]);
-    let answers = answer(&control, &policy, &asked, &sampling, keys)?;
+    let voice = (&policy, &weights);
+    let answers = answer(&control, voice, &asked, &sampling, keys)?;
     let seconds = started.elapsed().as_secs_f64();
     let alone = answers.len() == 1;
     for (prompt, answer) in asked.iter().zip(&answers) {
@@ -253,7 +255,7 @@ pub(crate) fn chat(arguments: &ChatArguments) -> Result<()> {
     let drawing = &arguments.drawing;
     let sampling = drawing.sampling(1);
     sampling.validate()?;
-    let policy = drawing.load()?;
+    let mut policy = drawing.load()?;
     if !policy.tokenizer.has_template() {
         let text = format!(
             "--model {}: its tokenizer has no chat template, so it cannot hold a conversation; \
@@ -263,6 +265,7 @@ pub(crate) fn chat(arguments: &ChatArguments) -> Result<()> {
         return Err(InputError(text).into());
     }
     let control = arguments.control.build(&policy, 16, drawing.seed)?;
+    let weights = policy.decoder.into_sampling();
     let tokenizer = &policy.tokenizer;
     let mut messages = drawing.before();
     let asked = std::io::stdin().is_terminal();
@@ -282,12 +285,13 @@ pub(crate) fn chat(arguments: &ChatArguments) -> Result<()> {
         messages.push(Message::new("user", line));
         let ids = tokenizer.encode(&tokenizer.render(&messages, true)?)?;
         let text = if streams_text(&control) {
-            say(&policy, &control, &sampling, &ids, (drawing.seed, turn))?
+            let voice = (&policy, &weights);
+            say(voice, &control, &sampling, &ids, (drawing.seed, turn))?
         } else {
             let text = line.to_owned();
             let asked = [PromptSample { ids, text }];
             let keys = (drawing.seed, &[turn][..]);
-            let mut answers = answer(&control, &policy, &asked, &sampling, keys)?;
+            let mut answers = answer(&control, (&policy, &weights), &asked, &sampling, keys)?;
             let said = answers.remove(0);
             println!("{}", said.text);
             if let Some(reason) = &said.refused {
@@ -307,14 +311,13 @@ fn streams_text(control: &Control) -> bool {
 
 /// Draws an answer and prints it as it comes, up to a character whose bytes are not all there yet.
 fn say(
-    policy: &Policy,
+    (policy, weights): (&Policy, &Weights),
     control: &Control,
     sampling: &Sampling,
     ids: &[u32],
     (seed, turn): (u64, u64),
 ) -> Result<String> {
     let Policy { decoder, tokenizer } = policy;
-    let weights = decoder.frozen();
     let mut said: Vec<u32> = Vec::new();
     let mut printed = 0;
     let mut print = |_: usize, id: u32| {
@@ -328,7 +331,7 @@ fn say(
     };
     let voice = Voice {
         decoder,
-        weights: &weights,
+        weights,
         share: 1.0,
     };
     let request = Request {

@@ -91,6 +91,7 @@ impl std::error::Error for InputError {}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    togi_kernels::keep_freed_memory();
     let result = match arguments.command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Recipes => {

@@ -120,10 +120,18 @@ pub(crate) unsafe fn product(
 
 /// `lhs[m, k] · rhs[k, n]` into a new row-major buffer.
 pub(crate) fn product_of(shape: [usize; 3], lhs: Mat, rhs: Mat) -> Vec<f32> {
-    let [m, n, _] = shape;
-    let mut out = vec![0.0; m * n];
-    // SAFETY: `out` is new and has m * n elements; callers pass matrices over slices they hold.
-    unsafe { product(shape, lhs, rhs, out.as_mut_ptr(), n, false, 1.0, true) };
+    let [m, n, k] = shape;
+    if k == 0 {
+        return vec![0.0; m * n];
+    }
+    // Not zeroed first: the product writes every element.
+    let mut out = Vec::with_capacity(m * n);
+    // SAFETY: `out` has room for m * n elements, all of which the product writes, since it does not
+    // accumulate and k > 0; callers pass matrices over slices they hold.
+    unsafe {
+        product(shape, lhs, rhs, out.as_mut_ptr(), n, false, 1.0, true);
+        out.set_len(m * n);
+    }
     out
 }
 

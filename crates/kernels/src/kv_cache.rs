@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::{
     attention::{AttentionShape, softmax_row},
     op::{View, from_flex, into_flex, on_cpu, tensor_of},
-    simd::{dot, fma, multiversion},
+    simd::{LANES, fma, multiversion},
 };
 
 /// Preallocated keys and values of one layer for a number of slots, each holding one sequence.
@@ -23,7 +23,9 @@ pub struct KvCache {
 
 #[derive(Debug)]
 enum Store {
-    /// `[slots, capacity, kv_heads * head_dim]` each.
+    /// Keys `[slots, kv_heads, capacity / 16, head_dim, 16]`: sixteen positions side by side, so that
+    /// their scores need no horizontal sums. Values `[slots, kv_heads, capacity, head_dim]`.
+    /// The capacity is rounded up to a multiple of 16.
     Cpu { keys: Vec<f32>, values: Vec<f32> },
     /// One pair of `[capacity, kv_heads * head_dim]` tensors a slot.
     Tensors(Vec<(Tensor<2>, Tensor<2>)>),
@@ -35,9 +37,10 @@ impl KvCache {
         let width = shape.kv_heads * shape.head_dim;
         let probe = Tensor::<2>::zeros([1, 1], (device, DType::F32));
         let store = if on_cpu(&probe) {
+            let size = slots * capacity.next_multiple_of(LANES) * width;
             Store::Cpu {
-                keys: vec![0.0; slots * capacity * width],
-                values: vec![0.0; slots * capacity * width],
+                keys: vec![0.0; size],
+                values: vec![0.0; size],
             }
         } else {
             let empty = Tensor::zeros([capacity, width], (device, DType::F32));
@@ -65,10 +68,13 @@ impl KvCache {
         );
         match &mut self.store {
             Store::Cpu { keys, values } => {
-                let at = (slot * self.capacity + position) * width;
                 let (key, value) = (View::new(into_flex(key)), View::new(into_flex(value)));
-                keys[at..at + tokens * width].copy_from_slice(key.data());
-                values[at..at + tokens * width].copy_from_slice(value.data());
+                let place = Place::new(self.shape, self.capacity);
+                for i in 0..tokens {
+                    let row = i * width..(i + 1) * width;
+                    place.key(keys, slot, position + i, &key.data()[row.clone()]);
+                    place.value(values, slot, position + i, &value.data()[row]);
+                }
             }
             Store::Tensors(slots) => {
                 let (keys, values) = slots[slot].clone();
@@ -136,64 +142,187 @@ impl KvCache {
         let Store::Cpu { keys, values } = &mut self.store else {
             unreachable!("the caller matched on the store")
         };
+        let place = Place::new(self.shape, self.capacity);
         for (i, (slot, position)) in rows.iter().enumerate() {
             assert!(
                 *position < self.capacity,
                 "KvCache: position past the capacity"
             );
-            let at = (slot * self.capacity + position) * kv_width;
             let row = i * kv_width..(i + 1) * kv_width;
-            keys[at..at + kv_width].copy_from_slice(&key.data()[row.clone()]);
-            values[at..at + kv_width].copy_from_slice(&value.data()[row]);
+            place.key(keys, *slot, *position, &key.data()[row.clone()]);
+            place.value(values, *slot, *position, &value.data()[row]);
         }
         let (keys, values) = (&*keys, &*values);
         let mut out = vec![0.0; rows.len() * width];
+        let group = heads / kv_heads;
+        let scale = self.shape.scale();
         let run = |scores: &mut Vec<f32>, (i, out): (usize, &mut [f32])| {
-            let (row, head) = (i / heads, i % heads);
+            let (row, kv_head) = (i / kv_heads, i % kv_heads);
             let (slot, position) = rows[row];
-            let at = slot * self.capacity * kv_width + (head / (heads / kv_heads)) * head_dim;
-            let q = &query.data()[row * width + head * head_dim..][..head_dim];
-            scores.resize(position + 1, 0.0);
-            attend_row(
-                q,
-                &keys[at..],
-                &values[at..],
-                kv_width,
-                self.shape.scale(),
-                scores,
-                out,
-            );
+            let at = place.head(slot, kv_head);
+            let (keys, values) = (&keys[at..], &values[at..]);
+            let q = &query.data()[row * width + kv_head * group * head_dim..];
+            let seen = position + 1;
+            // Query heads that share keys and values read them together.
+            for first in (0..group).step_by(TOGETHER) {
+                let heads = TOGETHER.min(group - first);
+                let part = first * head_dim..(first + heads) * head_dim;
+                let (q, out) = (&q[part.clone()], &mut out[part]);
+                match heads {
+                    1 => attend_1(q, keys, values, seen, scale, scores, out),
+                    2 => attend_2(q, keys, values, seen, scale, scores, out),
+                    3 => attend_3(q, keys, values, seen, scale, scores, out),
+                    _ => attend_4(q, keys, values, seen, scale, scores, out),
+                }
+            }
         };
-        if rows.len() * width < 1 << 10 {
+        let work: usize = rows.iter().map(|(_, position)| position + 1).sum();
+        if work * width < 1 << 16 {
             let mut scores = Vec::new();
-            for task in out.chunks_mut(head_dim).enumerate() {
+            for task in out.chunks_mut(group * head_dim).enumerate() {
                 run(&mut scores, task);
             }
         } else {
-            out.par_chunks_mut(head_dim)
+            out.par_chunks_mut(group * head_dim)
                 .enumerate()
-                .with_min_len(4)
                 .for_each_init(Vec::new, run);
         }
         tensor_of(out, [rows.len(), width])
     }
 }
 
-multiversion! {
-    fn attend_row<F>(
-        q: &[f32], keys: &[f32], values: &[f32], stride: usize, scale: f32,
-        scores: &mut [f32], out: &mut [f32],
-    ) {
-        let dim = q.len();
-        for (j, s) in scores.iter_mut().enumerate() {
-            *s = dot::<F>(q, &keys[j * stride..j * stride + dim]) * scale;
+/// Where keys and values lie in [`Store::Cpu`].
+#[derive(Clone, Copy)]
+struct Place {
+    kv_heads: usize,
+    head_dim: usize,
+    /// Positions of a slot, a multiple of 16.
+    capacity: usize,
+}
+
+impl Place {
+    fn new(shape: AttentionShape, capacity: usize) -> Self {
+        Self {
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            capacity: capacity.next_multiple_of(LANES),
         }
-        softmax_row::<F>(scores);
-        for (j, p) in scores.iter().enumerate() {
-            for (y, v) in out.iter_mut().zip(&values[j * stride..j * stride + dim]) {
-                *y = fma::<F>(*p, *v, *y);
+    }
+
+    fn head(&self, slot: usize, head: usize) -> usize {
+        (slot * self.kv_heads + head) * self.capacity * self.head_dim
+    }
+
+    fn key(&self, keys: &mut [f32], slot: usize, position: usize, row: &[f32]) {
+        for (head, row) in row.chunks_exact(self.head_dim).enumerate() {
+            let block = position / LANES * LANES * self.head_dim;
+            let at = self.head(slot, head) + block + position % LANES;
+            for (to, x) in keys[at..].iter_mut().step_by(LANES).zip(row) {
+                *to = *x;
             }
         }
+    }
+
+    fn value(&self, values: &mut [f32], slot: usize, position: usize, row: &[f32]) {
+        for (head, row) in row.chunks_exact(self.head_dim).enumerate() {
+            let at = self.head(slot, head) + position * self.head_dim;
+            values[at..at + self.head_dim].copy_from_slice(row);
+        }
+    }
+}
+
+/// Query heads that go through the keys and values together.
+const TOGETHER: usize = 4;
+
+macro_rules! attend_together {
+    ($($name:ident: $heads:literal),*) => {$(
+        multiversion! {
+            fn $name<F>(
+                q: &[f32], keys: &[f32], values: &[f32], seen: usize, scale: f32,
+                scores: &mut Vec<f32>, out: &mut [f32],
+            ) {
+                attend_heads::<F, $heads>(q, keys, values, seen, scale, scores, out);
+            }
+        }
+    )*};
+}
+attend_together!(attend_1: 1, attend_2: 2, attend_3: 3, attend_4: 4);
+
+/// `G` query heads, one after the other in `q` and `out`, over the first `seen` positions.
+#[inline(always)]
+fn attend_heads<const F: bool, const G: usize>(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    seen: usize,
+    scale: f32,
+    scores: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    let dim = q.len() / G;
+    let padded = seen.next_multiple_of(LANES);
+    scores.resize(G * padded, 0.0);
+    for (b, block) in keys[..padded * dim].chunks_exact(LANES * dim).enumerate() {
+        let mut sums = [[0.0; LANES]; G];
+        let (lines, _) = block.as_chunks::<LANES>();
+        for (d, line) in lines.iter().enumerate() {
+            for g in 0..G {
+                let x = q[g * dim + d];
+                for l in 0..LANES {
+                    sums[g][l] = fma::<F>(x, line[l], sums[g][l]);
+                }
+            }
+        }
+        for g in 0..G {
+            let to = &mut scores[g * padded + b * LANES..][..LANES];
+            for l in 0..LANES {
+                to[l] = sums[g][l] * scale;
+            }
+        }
+    }
+    let mut shares = [&[][..]; G];
+    for (scores, shares) in scores.chunks_exact_mut(padded).zip(&mut shares) {
+        softmax_row::<F>(&mut scores[..seen]);
+        *shares = &scores[..seen];
+    }
+    let mut first = 0;
+    while first + 4 * LANES <= dim {
+        weigh::<F, G, { 4 * LANES }>(shares, values, dim, first, out);
+        first += 4 * LANES;
+    }
+    while first + LANES <= dim {
+        weigh::<F, G, LANES>(shares, values, dim, first, out);
+        first += LANES;
+    }
+    while first < dim {
+        weigh::<F, G, 1>(shares, values, dim, first, out);
+        first += 1;
+    }
+}
+
+/// Values' columns `first .. first + W`, each times its share.
+#[inline(always)]
+fn weigh<const F: bool, const G: usize, const W: usize>(
+    shares: [&[f32]; G],
+    values: &[f32],
+    dim: usize,
+    first: usize,
+    out: &mut [f32],
+) {
+    let mut sums = [[0.0; W]; G];
+    for (j, value) in values.chunks_exact(dim).take(shares[0].len()).enumerate() {
+        let Some(value) = value[first..].first_chunk::<W>() else {
+            continue;
+        };
+        for g in 0..G {
+            let share = shares[g][j];
+            for l in 0..W {
+                sums[g][l] = fma::<F>(share, value[l], sums[g][l]);
+            }
+        }
+    }
+    for g in 0..G {
+        out[g * dim + first..][..W].copy_from_slice(&sums[g]);
     }
 }
 

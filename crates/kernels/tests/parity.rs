@@ -131,6 +131,46 @@ fn a_row_of_a_skinny_product_does_not_depend_on_the_other_rows() {
     }
 }
 
+/// The form for sampling, with several matrices of one input, beside the composed form.
+#[test]
+fn packed_products_match() {
+    for [rows, inner] in [
+        [1, 1],
+        [1, 48],
+        [3, 33],
+        [7, 64],
+        [8, 64],
+        [21, 40],
+        [64, 128],
+    ] {
+        let x = leaf(1, [rows, inner]).inner();
+        let outers = [5, 16, 33, 48, 100, 208];
+        let all: Vec<Tensor<2>> = (0..)
+            .zip(outers)
+            .map(|(i, o)| leaf(2 + i, [o, inner]).inner())
+            .collect();
+        let packed = fused::PackedLinear::new(&all).expect("flex has the form");
+        let outs = packed.apply(x.clone());
+        assert_eq!(outs.len(), all.len());
+        for (out, matrix) in outs.iter().zip(&all) {
+            let expected = host(composed::linear(x.clone(), matrix.clone()));
+            let name = format!("packed {rows}x{inner}x{}", matrix.dims()[0]);
+            close(&name, &host(out.clone()), &expected, 2e-5);
+        }
+        for row in 0..rows {
+            let alone = packed.apply(x.clone().narrow(0, row, 1));
+            for (alone, out) in alone.into_iter().zip(&outs) {
+                let same = host(out.clone().narrow(0, row, 1));
+                assert_eq!(host(alone), same, "row {row} of {rows}");
+            }
+        }
+        let ids = [4, 0, 3];
+        let rows = host(packed.rows(&ids));
+        let expected = host(fused::embedding(all[0].clone(), &ids.into()));
+        assert_eq!(rows, expected);
+    }
+}
+
 #[test]
 fn swiglu_matches() {
     for shape in [[1, 1], [3, 17], [300, 128]] {

@@ -70,6 +70,47 @@ impl Decoder {
         Weights::frozen(&self.params)
     }
 
+    /// Weights for sampling: linear layers and the head are laid out for it, in copies of their own.
+    /// [`crate::generate`] alone reads them.
+    pub fn sampling(&self) -> Weights {
+        let mut weights = self.frozen();
+        for group in self.packed_groups() {
+            weights.pack(&group);
+        }
+        weights
+    }
+
+    /// [`Decoder::sampling`] without a copy: the parameters are gone from this decoder afterwards,
+    /// which has its configuration and its adapter still.
+    pub fn into_sampling(&mut self) -> Weights {
+        let mut weights = self.frozen();
+        for (_, param) in self.params.iter_mut() {
+            param.tensor = Tensor::zeros([0], &self.device);
+        }
+        for group in self.packed_groups() {
+            weights.pack(&group);
+        }
+        weights
+    }
+
+    /// Names of the matrices that are read together.
+    fn packed_groups(&self) -> Vec<Vec<String>> {
+        let mut groups = Vec::new();
+        for layer in 0..self.config.num_hidden_layers {
+            for (block, parts) in [
+                ("self_attn", &["q_proj", "k_proj", "v_proj"][..]),
+                ("self_attn", &["o_proj"]),
+                ("mlp", &["gate_proj", "up_proj"]),
+                ("mlp", &["down_proj"]),
+            ] {
+                let name = |part: &&str| format!("model.layers.{layer}.{block}.{part}.weight");
+                groups.push(parts.iter().map(name).collect());
+            }
+        }
+        groups.push(vec![self.head_name().to_owned()]);
+        groups
+    }
+
     /// The layout of the attention heads.
     pub fn attention_shape(&self) -> AttentionShape {
         AttentionShape {
@@ -162,12 +203,25 @@ impl Decoder {
 
     /// The matrix that turns hidden states into logits, `[vocabulary, hidden_size]`.
     pub(crate) fn head(&self, weights: &Weights) -> Result<Tensor<2>, PolicyError> {
-        let name = if self.config.tie_word_embeddings {
+        self.matrix(weights, self.head_name())
+    }
+
+    fn head_name(&self) -> &'static str {
+        if self.config.tie_word_embeddings {
             EMBEDDING
         } else {
             LM_HEAD
-        };
-        self.matrix(weights, name)
+        }
+    }
+
+    /// Logits of hidden states, `[rows, vocabulary]`.
+    pub(crate) fn say(
+        &self,
+        weights: &Weights,
+        hidden: Tensor<2>,
+    ) -> Result<Tensor<2>, PolicyError> {
+        let [logits] = self.products(weights, [self.head_name().to_owned()], hidden)?;
+        Ok(logits)
     }
 
     pub(crate) fn check(&self, batch: &Packed) -> Result<(), PolicyError> {
@@ -217,18 +271,24 @@ impl Decoder {
         mut attend: Attend<'_>,
     ) -> Result<Tensor<2>, PolicyError> {
         let eps = self.config.rms_norm_eps;
-        let mut x = embedding(self.matrix(weights, EMBEDDING)?, ids);
+        let mut x = match weights.packed(EMBEDDING) {
+            Some(packed) => packed.rows(ids),
+            None => embedding(self.matrix(weights, EMBEDDING)?, ids),
+        };
         for layer in 0..self.config.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}");
+            let mlp = |part: &str| format!("model.layers.{layer}.mlp.{part}");
             let norm = self.vector(weights, &name("input_layernorm.weight"))?;
             let normed = rms_norm(x.clone(), norm, eps);
             let attended = self.attend(weights, layer, normed, positions, &mut attend)?;
-            x = x + self.project(weights, &name("self_attn.o_proj"), attended)?;
+            let [out] = self.project(weights, [name("self_attn.o_proj")], attended)?;
+            x = x + out;
             let norm = self.vector(weights, &name("post_attention_layernorm.weight"))?;
             let normed = rms_norm(x.clone(), norm, eps);
-            let gate = self.project(weights, &name("mlp.gate_proj"), normed.clone())?;
-            let up = self.project(weights, &name("mlp.up_proj"), normed)?;
-            x = x + self.project(weights, &name("mlp.down_proj"), swiglu(gate, up))?;
+            let parts = [mlp("gate_proj"), mlp("up_proj")];
+            let [gate, up] = self.project(weights, parts, normed)?;
+            let [out] = self.project(weights, [mlp("down_proj")], swiglu(gate, up))?;
+            x = x + out;
         }
         let norm = self.vector(weights, "model.norm.weight")?;
         Ok(rms_norm(x, norm, eps))
@@ -243,9 +303,8 @@ impl Decoder {
         attend: &mut Attend<'_>,
     ) -> Result<Tensor<2>, PolicyError> {
         let name = |part: &str| format!("model.layers.{layer}.self_attn.{part}");
-        let mut q = self.project(weights, &name("q_proj"), x.clone())?;
-        let mut k = self.project(weights, &name("k_proj"), x.clone())?;
-        let v = self.project(weights, &name("v_proj"), x)?;
+        let parts = [name("q_proj"), name("k_proj"), name("v_proj")];
+        let [mut q, mut k, v] = self.project(weights, parts, x)?;
         if self.config.qk_norm {
             q = self.head_norm(weights, &name("q_norm.weight"), q)?;
             k = self.head_norm(weights, &name("k_norm.weight"), k)?;
@@ -284,26 +343,51 @@ impl Decoder {
         Ok(rms_norm(heads, norm, self.config.rms_norm_eps).reshape([tokens, width]))
     }
 
-    /// A linear layer with its bias and its low-rank branch, where there are any:
-    /// `x Wᵀ + b + (alpha / r) (drop(x) Aᵀ) Bᵀ`.
-    fn project(
+    /// Linear layers of one input with their biases and their low-rank branches, where there are
+    /// any: `x Wᵀ + b + (alpha / r) (drop(x) Aᵀ) Bᵀ`.
+    fn project<const N: usize>(
         &self,
         weights: &Weights,
-        name: &str,
+        names: [String; N],
         x: Tensor<2>,
-    ) -> Result<Tensor<2>, PolicyError> {
-        let mut out = linear(x.clone(), self.matrix(weights, &format!("{name}.weight"))?);
-        if let Some(bias) = weights.vector(&format!("{name}.bias")) {
-            out = out + bias.unsqueeze();
+    ) -> Result<[Tensor<2>; N], PolicyError> {
+        let matrices = names.each_ref().map(|name| format!("{name}.weight"));
+        let mut outs = self.products(weights, matrices, x.clone())?;
+        for (out, name) in outs.iter_mut().zip(&names) {
+            if let Some(bias) = weights.vector(&format!("{name}.bias")) {
+                *out = out.clone() + bias.unsqueeze();
+            }
+            if let Some(lora) = &self.lora
+                && let Some(a) = weights.matrix(&format!("{name}.lora_A.weight"))
+            {
+                let b = self.matrix(weights, &format!("{name}.lora_B.weight"))?;
+                let x = self.drop(weights, lora.dropout, name, x.clone());
+                *out = out.clone() + linear(linear(x, a), b) * lora.scale();
+            }
         }
-        if let Some(lora) = &self.lora
-            && let Some(a) = weights.matrix(&format!("{name}.lora_A.weight"))
-        {
-            let b = self.matrix(weights, &format!("{name}.lora_B.weight"))?;
-            let x = self.drop(weights, lora.dropout, name, x);
-            out = out + linear(linear(x, a), b) * lora.scale();
-        }
-        Ok(out)
+        Ok(outs)
+    }
+
+    /// `x Wᵀ` for each matrix of this name.
+    fn products<const N: usize>(
+        &self,
+        weights: &Weights,
+        names: [String; N],
+        x: Tensor<2>,
+    ) -> Result<[Tensor<2>; N], PolicyError> {
+        let outs = match weights.packed(&names[0]) {
+            Some(packed) => packed.apply(x),
+            None => {
+                let mut outs = Vec::with_capacity(N);
+                for name in &names {
+                    outs.push(linear(x.clone(), self.matrix(weights, name)?));
+                }
+                outs
+            }
+        };
+        Ok(outs
+            .try_into()
+            .expect("as many results as matrices are read together"))
     }
 
     /// Inverted dropout, keyed by the pass and the layer's name.

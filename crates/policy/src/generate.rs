@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use togi_data::rng::CounterRng;
-use togi_kernels::{KvCache, embedding, linear, softmax_row};
+use togi_kernels::{KvCache, embedding, softmax_row};
 
 use crate::{
     constraint::{Constraint, ConstraintError, State},
@@ -362,7 +362,8 @@ fn said(
 ) -> Result<Tensor<2>, PolicyError> {
     let mut mixed: Option<Tensor<2>> = None;
     for (voice, caches) in voices.iter().zip(caches) {
-        let mut logits = linear(hidden(voice, caches)?, voice.decoder.head(voice.weights)?);
+        let said = hidden(voice, caches)?;
+        let mut logits = voice.decoder.say(voice.weights, said)?;
         if voice.share != 1.0 {
             logits = logits * voice.share;
         }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::{Gradients, Tensor};
+use togi_kernels::PackedLinear;
 
 use crate::params::Params;
 
@@ -15,6 +16,8 @@ pub struct Weights {
     tensors: HashMap<String, (Vec<usize>, Tensor<1>)>,
     trainable: Vec<String>,
     dropout: Option<DropoutKey>,
+    /// Matrices of one input laid out for sampling, under the first one's name.
+    packed: HashMap<String, PackedLinear>,
 }
 
 /// Which random numbers a forward pass drops activations by.
@@ -45,6 +48,7 @@ impl Weights {
             tensors,
             trainable,
             dropout: None,
+            packed: HashMap::new(),
         }
     }
 
@@ -58,7 +62,25 @@ impl Weights {
             tensors,
             trainable: Vec::new(),
             dropout: None,
+            packed: HashMap::new(),
         }
+    }
+
+    /// Lays the named matrices, of one input, out for sampling. They stay as they are where that
+    /// has no form.
+    pub(crate) fn pack(&mut self, names: &[String]) {
+        let matrices: Option<Vec<Tensor<2>>> = names.iter().map(|name| self.matrix(name)).collect();
+        if let Some(packed) = matrices.and_then(|all| PackedLinear::new(&all)) {
+            self.packed.insert(names[0].clone(), packed);
+            for name in names {
+                self.tensors.remove(name);
+            }
+        }
+    }
+
+    /// What [`Weights::pack`] made of the matrices of which this is the first.
+    pub(crate) fn packed(&self, name: &str) -> Option<&PackedLinear> {
+        self.packed.get(name)
     }
 
     /// The same weights with dropout in the adapters, for training passes.

@@ -67,6 +67,7 @@ fn prompts_logits_and_greedy_tokens_are_those_of_transformers() {
         temperature: 0.0,
         ..Sampling::default()
     };
+    let weights = decoder.sampling();
     let drawn = generate(decoder, &weights, &prompts, &[], &sampling, 0, &streams).unwrap();
     for (generation, case) in drawn.iter().zip(cases) {
         assert_eq!(generation.ids, ids(&case["greedy"]), "{}", case["text"]);

@@ -3,7 +3,7 @@
 
 use togi_data::Tokenizer;
 use togi_policy::{
-    Constraint, Decoder, Finish, Generation, PolicyError, Sampling,
+    Constraint, Decoder, Finish, Generation, PolicyError, Sampling, Weights,
     generate::{Request, Voice, generate_with},
 };
 
@@ -95,6 +95,8 @@ pub struct Controlled {
 pub struct Speaker<'a> {
     /// The model.
     pub decoder: &'a Decoder,
+    /// Its weights, as [`Decoder::sampling`] lays them out.
+    pub weights: &'a Weights,
     /// Its tokenizer.
     pub tokenizer: &'a Tokenizer,
     /// How tokens are drawn.
@@ -112,10 +114,9 @@ impl Speaker<'_> {
         constraint: Option<&Constraint>,
         sampling: &Sampling,
     ) -> Result<Vec<Generation>, PolicyError> {
-        let weights = self.decoder.frozen();
         let voice = Voice {
             decoder: self.decoder,
-            weights: &weights,
+            weights: self.weights,
             share: 1.0,
         };
         let constraints = vec![constraint; beginnings.len()];

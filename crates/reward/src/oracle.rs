@@ -158,6 +158,7 @@ impl Oracle for LocalOracle {
     fn write(&self, conversations: &[Vec<Message>]) -> Vec<Result<Written, Unscorable>> {
         let Policy { decoder, tokenizer } = &self.policy;
         let mut results = Vec::with_capacity(conversations.len());
+        let weights = decoder.sampling();
         for part in conversations.chunks(self.sampling.batch_size) {
             let prompts: Vec<_> = part
                 .iter()
@@ -166,7 +167,6 @@ impl Oracle for LocalOracle {
             let ready: Vec<&[u32]> = prompts.iter().flatten().map(Vec::as_slice).collect();
             // What is said depends on the conversation, not on its place among others.
             let streams: Vec<u64> = ready.iter().map(|ids| hash(ids)).collect();
-            let weights = decoder.frozen();
             let (eos, sampling) = (tokenizer.eos_ids(), &self.sampling);
             let drawn = generate(
                 decoder, &weights, &ready, eos, sampling, self.seed, &streams,

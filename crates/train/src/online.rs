@@ -260,7 +260,7 @@ fn draw<A: OnlineAlgorithm>(
     let size = config.completions_per_prompt;
     let opponent = config.algorithm.opponent();
     let own = config.own_completions();
-    let (weights, theirs) = (policy.frozen(), reference.frozen());
+    let (weights, theirs) = (policy.sampling(), reference.sampling());
     // Each completion has random numbers of its own, wherever it is drawn.
     let first = drawn * (batch.len() * size) as u64;
     let members = |range: std::ops::Range<usize>| {

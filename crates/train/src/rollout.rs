@@ -65,7 +65,7 @@ pub fn rollouts(
 ) -> Result<Vec<Rollout>, TrainError> {
     let voice = Voice {
         decoder,
-        weights: &decoder.frozen(),
+        weights: &decoder.sampling(),
         share: 1.0,
     };
     let streams: Vec<u64> = (first..first + prompts.len() as u64).collect();

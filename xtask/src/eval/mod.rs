@@ -164,7 +164,14 @@ impl Answering {
             .collect();
         let streams: Vec<u64> = (0..asked.len() as u64).collect();
         let keys = (self.seed, &streams[..]);
-        answer(&control, policy, &asked, &self.sampling()?, keys)
+        let weights = policy.decoder.sampling();
+        answer(
+            &control,
+            (policy, &weights),
+            &asked,
+            &self.sampling()?,
+            keys,
+        )
     }
 }
 

@@ -9,14 +9,13 @@ use togi_data::{
     Tokenizer, load_with, tokenize,
 };
 use togi_eval::calibration::{CALIBRATION_BINS, Calibration, LengthBias};
-use togi_policy::{Head, ModelConfig, source::Source};
 use togi_reward::{LabGold, Reward, RewardModel, Scorable};
 
 use super::{
     names,
     table::{Measure, Measured, Outcome},
 };
-use crate::{InputError, device};
+use crate::{InputError, device, scorer::reward_model};
 
 #[derive(Args)]
 pub(crate) struct RewardSuiteArguments {
@@ -63,11 +62,7 @@ pub(crate) fn run(arguments: &RewardSuiteArguments) -> Result<()> {
         let (reward, tokenizer): (Box<dyn Reward>, Tokenizer) = if spec == "lab" {
             (Box::new(LabGold), togi_data::lab::tokenizer()?)
         } else {
-            let model = Source::parse(spec)?.load(&device, arguments.seed)?;
-            if ModelConfig::head_of(&model.decoder.params) != Head::Score {
-                let text = format!("--reward {spec}: is a language model, not a reward model");
-                return Err(InputError(text).into());
-            }
+            let model = reward_model(spec, &device, arguments.seed)?;
             (
                 Box::new(RewardModel::new(model.decoder, 8)),
                 model.tokenizer,

@@ -1,0 +1,349 @@
+//! Weight matrices laid out for sampling.
+//!
+//! A matrix `[out, in]` in one piece is read row after row: a product with few rows of activations
+//! then needs a horizontal sum for each result, and reads the activations as often as the weights.
+//! Here up to 48 outputs lie side by side for each input, so that a register holds 16 results,
+//! weights are one stream, and activations are broadcast.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use crate::{
+    cpu::SharedMut,
+    op::{View, from_flex, into_flex, on_cpu, tensor_of},
+    simd::{fma, multiversion},
+};
+
+/// Sixteen numbers on a cache line of their own.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
+const LINE: usize = 16;
+/// Lines of outputs side by side.
+const WIDE: usize = 3;
+/// Rows of activations that are met at a time.
+const TALL: usize = 8;
+/// Below this many multiply-adds a product runs on the calling thread.
+const PARALLEL: usize = 1 << 17;
+
+/// One or several weight matrices of the same input, for [`PackedLinear::apply`].
+///
+/// Each result is a sum in the order of the inputs, whatever the other rows are: a row's result does
+/// not depend on its batch.
+#[derive(Clone, Debug)]
+pub struct PackedLinear {
+    inner: usize,
+    outers: Vec<usize>,
+    panels: Arc<[Panel]>,
+    lines: Arc<Vec<Line>>,
+}
+
+/// Some consecutive outputs of one matrix: line `first + k * wide + j` has outputs
+/// `column + 16 j ..` for input `k`.
+#[derive(Clone, Copy, Debug)]
+struct Panel {
+    part: usize,
+    column: usize,
+    columns: usize,
+    first: usize,
+}
+
+impl Panel {
+    fn wide(&self) -> usize {
+        self.columns.div_ceil(LINE)
+    }
+}
+
+impl PackedLinear {
+    /// Packs matrices `[out, in]` of one `in`; `None` where there is no fused form for them.
+    ///
+    /// # Panics
+    /// When the inner sizes differ or are 0.
+    pub fn new(matrices: &[Tensor<2>]) -> Option<Self> {
+        let inner = matrices.first()?.dims()[1];
+        assert!(inner > 0, "PackedLinear: no inputs");
+        if !matrices.iter().all(on_cpu) {
+            return None;
+        }
+        let mut panels = Vec::new();
+        let mut outers = Vec::new();
+        let mut count = 0;
+        for (part, matrix) in matrices.iter().enumerate() {
+            let [outer, width] = matrix.dims();
+            assert_eq!(width, inner, "PackedLinear: inner sizes differ");
+            for column in (0..outer).step_by(WIDE * LINE) {
+                let panel = Panel {
+                    part,
+                    column,
+                    columns: (WIDE * LINE).min(outer - column),
+                    first: count,
+                };
+                count += panel.wide() * inner;
+                panels.push(panel);
+            }
+            outers.push(outer);
+        }
+        let mut lines = vec![Line([0.0; LINE]); count];
+        let views: Vec<View> = matrices
+            .iter()
+            .map(|m| View::new(into_flex(m.clone())))
+            .collect();
+        let mut rest = &mut lines[..];
+        let mut pieces = Vec::with_capacity(panels.len());
+        for panel in &panels {
+            let (piece, after) = rest.split_at_mut(panel.wide() * inner);
+            pieces.push((panel, piece));
+            rest = after;
+        }
+        pieces.into_par_iter().for_each(|(panel, piece)| {
+            let rows = &views[panel.part].data()[panel.column * inner..];
+            for (o, row) in rows.chunks(inner).take(panel.columns).enumerate() {
+                let column = piece[o / LINE..].iter_mut().step_by(panel.wide());
+                for (line, w) in column.zip(row) {
+                    line.0[o % LINE] = *w;
+                }
+            }
+        });
+        Some(Self {
+            inner,
+            outers,
+            panels: panels.into(),
+            lines: Arc::new(lines),
+        })
+    }
+
+    /// `x · weightᵀ` for each matrix.
+    ///
+    /// # Shapes
+    /// `x` `[rows, in]`, not on autodiff; the results `[rows, out]`.
+    ///
+    /// # Panics
+    /// When the inner sizes differ.
+    pub fn apply(&self, x: Tensor<2>) -> Vec<Tensor<2>> {
+        let [rows, inner] = x.dims();
+        assert_eq!(inner, self.inner, "PackedLinear: inner sizes differ");
+        let x = View::new(into_flex(x));
+        // Not zeroed first: every element is written below.
+        let mut outs: Vec<Vec<f32>> = self
+            .outers
+            .iter()
+            .map(|outer| Vec::with_capacity(rows * outer))
+            .collect();
+        let shared: Vec<SharedMut> = outs
+            .iter_mut()
+            .map(|out| SharedMut(out.as_mut_ptr()))
+            .collect();
+        let run = |panels: &[Panel]| {
+            for panel in panels {
+                let lines = &self.lines[panel.first..panel.first + panel.wide() * inner];
+                let out = shared[panel.part].at(panel.column);
+                // SAFETY: this call alone writes the panel's columns of its matrix's result, which
+                // has `rows` rows of `outers[part]`.
+                unsafe {
+                    meet(
+                        x.data(),
+                        inner,
+                        lines,
+                        out,
+                        self.outers[panel.part],
+                        panel.columns,
+                    );
+                }
+            }
+        };
+        let work = rows * inner * self.outers.iter().sum::<usize>();
+        if work < PARALLEL {
+            run(&self.panels);
+        } else {
+            let tasks = 4 * rayon::current_num_threads();
+            let size = self.panels.len().div_ceil(tasks).max(1);
+            self.panels.par_chunks(size).for_each(run);
+        }
+        outs.into_iter()
+            .zip(&self.outers)
+            .map(|(mut out, outer)| {
+                // SAFETY: the panels cover every column of each matrix, and every row was met.
+                unsafe { out.set_len(rows * outer) };
+                from_flex(tensor_of(out, [rows, *outer]))
+            })
+            .collect()
+    }
+
+    /// Rows of the first matrix, as [`crate::embedding`].
+    ///
+    /// # Panics
+    /// When an id is outside the matrix.
+    pub fn rows(&self, ids: &[u32]) -> Tensor<2> {
+        let mut out = Vec::with_capacity(ids.len() * self.inner);
+        for id in ids {
+            let id = *id as usize;
+            assert!(id < self.outers[0], "PackedLinear: an id is outside");
+            let panel = self.panels[id / (WIDE * LINE)];
+            let at = id % (WIDE * LINE);
+            let lines = self.lines[panel.first + at / LINE..].iter();
+            let lines = lines.step_by(panel.wide()).take(self.inner);
+            out.extend(lines.map(|line| line.0[at % LINE]));
+        }
+        from_flex(tensor_of(out, [ids.len(), self.inner]))
+    }
+}
+
+/// All rows of `x` with one panel.
+///
+/// # Safety
+/// `out` is valid for writes at `t * out_row + o` for each row `t` of `x` and each `o < columns`;
+/// `lines` has `inner` times as many lines as `columns` fill.
+unsafe fn meet(
+    x: &[f32],
+    inner: usize,
+    lines: &[Line],
+    out: *mut f32,
+    out_row: usize,
+    columns: usize,
+) {
+    let wide = columns.div_ceil(LINE);
+    for (i, x) in x.chunks(TALL * inner).enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let out = out.add(i * TALL * out_row);
+            match wide {
+                1 => tall::<1>(x, inner, lines, out, out_row, columns),
+                2 => tall::<2>(x, inner, lines, out, out_row, columns),
+                _ => tall::<WIDE>(x, inner, lines, out, out_row, columns),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As for [`meet`], with at most [`TALL`] rows and `N` lines an input.
+unsafe fn tall<const N: usize>(
+    x: &[f32],
+    inner: usize,
+    lines: &[Line],
+    out: *mut f32,
+    out_row: usize,
+    columns: usize,
+) {
+    // SAFETY: the caller's promise, with the number of rows in the type.
+    unsafe {
+        match x.len() / inner {
+            0 => {}
+            1 => tile::<1, N>(x, inner, lines, out, out_row, columns),
+            2 => tile::<2, N>(x, inner, lines, out, out_row, columns),
+            3 => tile::<3, N>(x, inner, lines, out, out_row, columns),
+            4 => tile::<4, N>(x, inner, lines, out, out_row, columns),
+            5 => tile::<5, N>(x, inner, lines, out, out_row, columns),
+            6 => tile::<6, N>(x, inner, lines, out, out_row, columns),
+            7 => tile::<7, N>(x, inner, lines, out, out_row, columns),
+            _ => tile::<TALL, N>(x, inner, lines, out, out_row, columns),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`meet`], with `M` rows and `N` lines an input.
+unsafe fn tile<const M: usize, const N: usize>(
+    x: &[f32],
+    inner: usize,
+    lines: &[Line],
+    out: *mut f32,
+    out_row: usize,
+    columns: usize,
+) {
+    assert!(x.len() >= M * inner && lines.len() >= N * inner);
+    let mut sums = [[Line([0.0; LINE]); N]; M];
+    #[cfg(target_arch = "x86_64")]
+    let fast = crate::simd::level() == crate::simd::Level::V4;
+    #[cfg(not(target_arch = "x86_64"))]
+    let fast = false;
+    if fast {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `level` detected the instruction set; the lengths were checked above.
+        unsafe {
+            avx512::sums(x.as_ptr(), inner, lines.as_ptr(), &mut sums);
+        }
+    } else {
+        for (m, sums) in sums.iter_mut().enumerate() {
+            row(&x[m * inner..(m + 1) * inner], lines, &mut sums[..]);
+        }
+    }
+    for (m, sums) in sums.iter().enumerate() {
+        let mut left = columns;
+        for (j, line) in sums.iter().enumerate() {
+            let count = left.min(LINE);
+            // SAFETY: the caller's promise for `out`.
+            unsafe {
+                let to = out.add(m * out_row + j * LINE);
+                std::ptr::copy_nonoverlapping(line.0.as_ptr(), to, count);
+            }
+            left -= count;
+        }
+    }
+}
+
+multiversion! {
+    // One row of activations, without AVX-512.
+    fn row<F>(x: &[f32], lines: &[Line], sums: &mut [Line]) {
+        let wide = sums.len();
+        for (j, sum) in sums.iter_mut().enumerate() {
+            let mut total = [0.0; LINE];
+            for (x, line) in x.iter().zip(lines[j..].iter().step_by(wide)) {
+                for (total, w) in total.iter_mut().zip(&line.0) {
+                    *total = fma::<F>(*x, *w, *total);
+                }
+            }
+            sum.0 = total;
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::Line;
+
+    /// Lines that are asked for ahead of their use: 8 KiB of the one stream.
+    const AHEAD: usize = 128;
+
+    /// # Safety
+    /// The processor has the features; `x` has `M` rows of `inner`, `lines` `inner` times `N`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
+    pub(super) unsafe fn sums<const M: usize, const N: usize>(
+        x: *const f32,
+        inner: usize,
+        lines: *const Line,
+        out: &mut [[Line; N]; M],
+    ) {
+        let mut sums = [[_mm512_setzero_ps(); N]; M];
+        for k in 0..inner {
+            let at = lines.wrapping_add(k * N);
+            let mut ws = [_mm512_setzero_ps(); N];
+            for (j, w) in ws.iter_mut().enumerate() {
+                // SAFETY: line `k * N + j` exists; asking for memory ahead reads nothing.
+                unsafe {
+                    *w = _mm512_load_ps(at.add(j).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + j).cast());
+                }
+            }
+            for (m, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: `x` has `M` rows of `inner`.
+                let x = _mm512_set1_ps(unsafe { *x.add(m * inner + k) });
+                for (sum, w) in sums.iter_mut().zip(&ws) {
+                    *sum = _mm512_fmadd_ps(x, *w, *sum);
+                }
+            }
+        }
+        for (out, sums) in out.iter_mut().zip(&sums) {
+            for (out, sum) in out.iter_mut().zip(sums) {
+                // SAFETY: a line is 16 numbers, aligned.
+                unsafe { _mm512_store_ps(out.0.as_mut_ptr(), *sum) };
+            }
+        }
+    }
+}
