@@ -292,8 +292,8 @@ multiversion! {
         for (j, sum) in sums.iter_mut().enumerate() {
             let mut total = [0.0; LINE];
             for (x, line) in x.iter().zip(lines[j..].iter().step_by(wide)) {
-                for l in 0..LINE {
-                    total[l] = fma::<F>(*x, line.0[l], total[l]);
+                for (total, w) in total.iter_mut().zip(&line.0) {
+                    *total = fma::<F>(*x, *w, *total);
                 }
             }
             sum.0 = total;
