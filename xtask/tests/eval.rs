@@ -372,6 +372,10 @@ fn answers_are_controlled() {
     );
     refuse(&["--reward", "lab"], "chooses nothing");
     refuse(
+        &["--best-of=2", "--reward", "lab", "--temperature=0"],
+        "nothing to choose among",
+    );
+    refuse(
         &["--best-of=2", "--reward", "rules:nowhere.toml"],
         "nowhere.toml",
     );

@@ -71,7 +71,7 @@ impl Decoder {
     }
 
     /// Weights for sampling: linear layers and the head are laid out for it, in copies of their own.
-    /// [`crate::generate`] alone reads them.
+    /// [`crate::generate()`] alone reads them.
     pub fn sampling(&self) -> Weights {
         let mut weights = self.frozen();
         for group in self.packed_groups() {

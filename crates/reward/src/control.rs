@@ -39,7 +39,7 @@ pub struct Guard {
     pub reward: Box<dyn Reward>,
     /// The lowest score that passes.
     pub min_score: f64,
-    /// How often another answer is drawn.
+    /// How often another answer is drawn; at temperature 0 there is no other.
     pub retries: usize,
     /// What is said when none passes.
     pub refusal: String,
@@ -195,12 +195,24 @@ impl Control {
         streams: &[u64],
     ) -> Result<Vec<Controlled>, ControlError> {
         self.validate()?;
+        // Without chance every draw is the same.
+        let greedy = speaker.sampling.temperature == 0.0;
+        let several = match &self.choice {
+            Choice::First => false,
+            Choice::BestOf { n, .. } => *n > 1,
+            Choice::Blocks { width, .. } => *width > 1,
+        };
+        if greedy && several {
+            let text = "at temperature 0 all draws are the same: there is nothing to choose among";
+            return Err(ControlError::Settings(text.to_owned()));
+        }
         let all: Vec<usize> = (0..prompts.len()).collect();
         let mut answers = self.attempt(speaker, prompts, streams, &all, 0)?;
         let Some(guard) = &self.guard else {
             return Ok(answers);
         };
-        for attempt in 0..=guard.retries {
+        let retries = if greedy { 0 } else { guard.retries };
+        for attempt in 0..=retries {
             let fresh: Vec<usize> = match attempt {
                 0 => all.clone(),
                 _ => all

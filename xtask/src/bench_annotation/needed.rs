@@ -62,17 +62,28 @@ pub(crate) fn over_seeds(values: &[f64]) -> Interval {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    let half = match values.len() {
+    around(mean, (squares / (n - 1.0) / n).sqrt(), values.len())
+}
+
+/// The 95% interval of what all seeds say together, from what they say without each one in turn (Tukey
+/// 1958).
+pub(crate) fn jackknife(value: f64, without: &[f64]) -> Interval {
+    let n = without.len() as f64;
+    let mean = without.iter().sum::<f64>() / n;
+    let squares: f64 = without.iter().map(|v| (v - mean).powi(2)).sum();
+    around(value, (squares * (n - 1.0) / n).sqrt(), without.len())
+}
+
+/// A value, its standard error and how many seeds it is of.
+fn around(value: f64, error: f64, seeds: usize) -> Interval {
+    let half = match seeds {
         0 | 1 => f64::INFINITY,
-        count => {
-            let t = STUDENT.get(count - 2).copied().unwrap_or(1.96);
-            t * (squares / (n - 1.0) / n).sqrt()
-        }
+        count => STUDENT.get(count - 2).copied().unwrap_or(1.96) * error,
     };
     Interval {
-        value: mean,
-        low: mean - half,
-        high: mean + half,
+        value,
+        low: value - half,
+        high: value + half,
     }
 }
 
@@ -97,5 +108,9 @@ mod tests {
         assert!((interval.high - (2.0 + 4.303 / 3.0_f64.sqrt())).abs() < 1e-9);
         assert!((interval.low + interval.high - 4.0).abs() < 1e-9);
         assert_eq!(over_seeds(&[2.0]).high, f64::INFINITY);
+        // Of a mean the jackknife's interval is the mean's own.
+        let mean = jackknife(2.0, &[2.5, 2.0, 1.5]);
+        assert!((mean.high - interval.high).abs() < 1e-9);
+        assert_eq!(jackknife(2.0, &[]).low, f64::NEG_INFINITY);
     }
 }

@@ -13,7 +13,7 @@ use togi_eval::{
 
 use super::{
     Round, Settings, Track, WAYS,
-    needed::{Needed, over_seeds},
+    needed::{Needed, jackknife, over_seeds},
 };
 
 /// Accuracies that labels are counted for, where some way gets there.
@@ -30,12 +30,6 @@ const MODELS: [(&str, Of); 2] = [
 /// The tracks of a way, one a seed.
 fn of<'a>(tracks: &'a [Track], way: &str) -> Vec<&'a Track> {
     tracks.iter().filter(|track| track.way == way).collect()
-}
-
-/// Labels and accuracy of a track.
-fn curve(track: &Track, of: Of) -> Vec<(f64, f64)> {
-    let points = track.rounds.iter();
-    points.map(|r| (r.labels as f64, of(r))).collect()
 }
 
 /// Labels and mean accuracy, with its interval over the seeds.
@@ -55,11 +49,42 @@ fn strings(cells: &[&str]) -> Vec<String> {
 
 fn with_interval(interval: Interval, show: impl Fn(f64) -> String) -> String {
     let Interval { value, low, high } = interval;
-    if low.is_finite() {
+    if high.is_finite() {
         format!("{} [{}, {}]", show(value), show(low), show(high))
     } else {
         show(value)
     }
+}
+
+/// The labels that a way needs by its mean curve, one seed left out or none.
+fn needed(tracks: &[Track], way: &str, model: Of, accuracy: f64, out: Option<u64>) -> Needed {
+    let mut tracks = of(tracks, way);
+    tracks.retain(|track| Some(track.seed) != out);
+    let curve = mean_curve(&tracks, model);
+    let curve: Vec<(f64, f64)> = curve.iter().map(|(x, y)| (*x, y.value)).collect();
+    Needed::by(&curve, accuracy)
+}
+
+/// How many times a way's labels random needs, and the jackknife's interval over the seeds, of the
+/// logarithm. The whole line where the accuracy is not reached without some seed.
+fn ratio(tracks: &[Track], way: &str, model: Of, accuracy: f64) -> Option<Interval> {
+    let ratio = |out: Option<u64>| {
+        let of = |way| needed(tracks, way, model, accuracy, out).about();
+        Some((of(WAYS[0].0)? / of(way)?).ln())
+    };
+    let value = ratio(None)?;
+    let seeds = of(tracks, way);
+    let without: Option<Vec<f64>> = if seeds.len() > 1 {
+        seeds.iter().map(|track| ratio(Some(track.seed))).collect()
+    } else {
+        None
+    };
+    let Interval { value, low, high } = jackknife(value, &without.unwrap_or_default());
+    Some(Interval {
+        value: value.exp(),
+        low: low.exp(),
+        high: high.exp(),
+    })
 }
 
 fn needed_table(tracks: &[Track], model: Of) -> Table {
@@ -68,53 +93,21 @@ fn needed_table(tracks: &[Track], model: Of) -> Table {
     heading.extend(WAYS[1..].iter().map(|(way, _)| format!("random / {way}")));
     let mut rows = Vec::new();
     for accuracy in ACCURACIES {
-        let by_mean = |way: &str| {
-            let curve = mean_curve(&of(tracks, way), model);
-            let curve: Vec<(f64, f64)> = curve.iter().map(|(x, y)| (*x, y.value)).collect();
-            Needed::by(&curve, accuracy)
-        };
-        let needed = WAYS.map(|(way, _)| by_mean(way));
-        if needed.iter().all(|n| n.about().is_none()) {
+        let each = WAYS.map(|(way, _)| needed(tracks, way, model, accuracy, None));
+        if each.iter().all(|n| n.about().is_none()) {
             continue;
         }
         let mut row = vec![format!("{accuracy}")];
-        row.extend(needed.iter().map(|n| n.text()));
-        for ((way, _), active) in WAYS.iter().zip(needed).skip(1) {
-            row.push(match (needed[0].about(), active.about()) {
-                (Some(random), Some(active)) => {
-                    let ratio = random / active;
-                    ratio_text(ratio, &ratios(tracks, way, model, accuracy))
-                }
-                _ => "-".to_owned(),
+        row.extend(each.iter().map(|n| n.text()));
+        for (way, _) in &WAYS[1..] {
+            row.push(match ratio(tracks, way, model, accuracy) {
+                Some(ratio) => with_interval(ratio, |v| format!("{v:.2}")),
+                None => "-".to_owned(),
             });
         }
         rows.push(row);
     }
     (heading, rows)
-}
-
-/// How many times the labels random needs, for each seed where both get to the accuracy on the way.
-fn ratios(tracks: &[Track], way: &str, model: Of, accuracy: f64) -> Vec<Option<f64>> {
-    let random = of(tracks, "random");
-    let seeds = of(tracks, way).into_iter().zip(random);
-    seeds
-        .map(|(active, random)| {
-            let needed = |track| Needed::by(&curve(track, model), accuracy).about();
-            Some(needed(random)? / needed(active)?)
-        })
-        .collect()
-}
-
-/// The ratio of the mean curves, with the interval of the seeds' own where every seed has one.
-fn ratio_text(ratio: f64, seeds: &[Option<f64>]) -> String {
-    let logs: Option<Vec<f64>> = seeds.iter().map(|r| r.map(f64::ln)).collect();
-    match logs.map(|logs| over_seeds(&logs)) {
-        Some(over) if over.low.is_finite() => {
-            let (low, high) = (over.low.exp(), over.high.exp());
-            format!("{ratio:.2} (seeds: {low:.2} to {high:.2})")
-        }
-        _ => format!("{ratio:.2}"),
-    }
 }
 
 fn accuracy_table(tracks: &[Track], model: Of) -> Table {
@@ -247,8 +240,7 @@ pub(super) fn report(
     let mut tables = Vec::new();
     for (name, model) in MODELS {
         let note = "Labels where the mean curve first reaches the accuracy, and how many times as many random \
-                    needs; over 1, choosing saves labels. In brackets: the 95% interval of the seeds' own \
-                    ratios, where every seed has one.";
+                    needs, with the jackknife's 95% interval over the seeds; over 1, choosing saves labels.";
         let table = needed_table(tracks, model);
         tables.push((format!("Labels needed, {name}"), table, note.to_owned()));
     }
