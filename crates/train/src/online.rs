@@ -260,7 +260,12 @@ fn draw<A: OnlineAlgorithm>(
     let size = config.completions_per_prompt;
     let opponent = config.algorithm.opponent();
     let own = config.own_completions();
-    let (weights, theirs) = (policy.sampling(), reference.sampling());
+    let weights = policy.sampling();
+    // Laid out for sampling only where it samples: that is a copy of the weights.
+    let theirs = match opponent {
+        Some(_) => reference.sampling(),
+        None => reference.frozen(),
+    };
     // Each completion has random numbers of its own, wherever it is drawn.
     let first = drawn * (batch.len() * size) as u64;
     let members = |range: std::ops::Range<usize>| {
