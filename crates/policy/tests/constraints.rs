@@ -597,12 +597,14 @@ fn what_cannot_be_satisfied_is_refused_before_anything_is_said() {
 }
 
 /// Compile times and mask times with a tokenizer of one's own:
-/// `TOGI_TOKENIZER=FOLDER cargo test --workspace --test constraints -- --ignored --nocapture`.
+/// `TOGI_TOKENIZER=FOLDER cargo test --workspace --test constraints -- --nocapture`.
 #[test]
-#[ignore = "needs a tokenizer's folder in TOGI_TOKENIZER"]
 fn masks_of_a_real_tokenizer() {
     use std::time::Instant;
-    let folder = std::env::var("TOGI_TOKENIZER").unwrap();
+    let Ok(folder) = std::env::var("TOGI_TOKENIZER") else {
+        println!("skipped: TOGI_TOKENIZER names no tokenizer's folder");
+        return;
+    };
     let mut tokenizer = Tokenizer::from_folder(Path::new(&folder)).unwrap();
     if tokenizer.eos_ids().is_empty() {
         tokenizer.add_eos(tokenizer.id("<|endoftext|>"));
