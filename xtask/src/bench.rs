@@ -14,6 +14,7 @@ use togi_data::{
     BadRows, HhAs, LoadOptions, LossOn, OverLong, PairSample, Sample, TokenizeOptions, Tokenizer,
     load_with, rng::CounterRng, tokenize,
 };
+use togi_kernels::ThreadsAwake;
 use togi_policy::{
     Decoder, Head, LoraConfig, ModelConfig, Params, Policy, Sampling, generate, hf,
     source::{self, Source},
@@ -288,6 +289,7 @@ fn dpo(arguments: &DpoArguments) -> Result<(DpoResult, usize)> {
     let decoder = &mut policy.decoder;
     let mut adam = AdamW::new(&decoder.params);
     let mut steps = Vec::with_capacity(arguments.steps);
+    let _awake = ThreadsAwake::new();
     for step in 0..arguments.steps {
         let started = Instant::now();
         let batch: Vec<usize> = (step * arguments.batch..(step + 1) * arguments.batch).collect();
@@ -361,6 +363,7 @@ fn tiny(arguments: &TinyArguments) -> Result<DpoResult> {
     let decoder = &mut policy.decoder;
     let mut adam = AdamW::new(&decoder.params);
     let mut steps = Vec::with_capacity(arguments.steps);
+    let _awake = ThreadsAwake::new();
     for step in 0..arguments.steps {
         let started = Instant::now();
         let first = step % batches.len() * TINY_BATCH;

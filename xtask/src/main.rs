@@ -92,6 +92,7 @@ impl std::error::Error for InputError {}
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     togi_kernels::keep_freed_memory();
+    togi_kernels::compute_on_this_thread();
     let result = match arguments.command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Recipes => {

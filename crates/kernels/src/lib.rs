@@ -25,6 +25,7 @@ mod rotary;
 mod runs;
 mod simd;
 mod swiglu;
+mod threads;
 
 pub use adamw::{AdamWStep, adamw_step, sum_of_squares};
 pub use attention::{AttentionShape, attention, softmax_in_place as softmax_row};
@@ -38,6 +39,7 @@ pub use rms_norm::rms_norm;
 pub use rotary::{RotaryTable, rotary};
 pub use runs::Run;
 pub use swiglu::swiglu;
+pub use threads::{ThreadsAwake, compute_on_this_thread};
 
 /// The composed forms, for parity tests and for backends without a fused form.
 pub mod composed {

@@ -136,31 +136,28 @@ impl PackedLinear {
             .iter_mut()
             .map(|out| SharedMut(out.as_mut_ptr()))
             .collect();
-        let run = |panels: &[Panel]| {
-            for panel in panels {
-                let lines = &self.lines[panel.first..panel.first + panel.wide() * inner];
-                let out = shared[panel.part].at(panel.column);
-                // SAFETY: this call alone writes the panel's columns of its matrix's result, which
-                // has `rows` rows of `outers[part]`.
-                unsafe {
-                    meet(
-                        x.data(),
-                        inner,
-                        lines,
-                        out,
-                        self.outers[panel.part],
-                        panel.columns,
-                    );
-                }
+        let run = |panel: &Panel| {
+            let lines = &self.lines[panel.first..panel.first + panel.wide() * inner];
+            let out = shared[panel.part].at(panel.column);
+            // SAFETY: this call alone writes the panel's columns of its matrix's result, which has
+            // `rows` rows of `outers[part]`.
+            unsafe {
+                meet(
+                    x.data(),
+                    inner,
+                    lines,
+                    out,
+                    self.outers[panel.part],
+                    panel.columns,
+                );
             }
         };
         let work = rows * inner * self.outers.iter().sum::<usize>();
         if work < PARALLEL {
-            run(&self.panels);
+            self.panels.iter().for_each(run);
         } else {
-            let tasks = 4 * rayon::current_num_threads();
-            let size = self.panels.len().div_ceil(tasks).max(1);
-            self.panels.par_chunks(size).for_each(run);
+            // Halves, and smaller parts where one thread is ahead: a thread's panels follow each other.
+            self.panels.par_iter().for_each(run);
         }
         outs.into_iter()
             .zip(&self.outers)
@@ -191,6 +188,17 @@ impl PackedLinear {
     }
 }
 
+/// Which lines are asked for while others are met: arithmetic and reading then overlap.
+#[derive(Clone, Copy, Debug)]
+enum Ahead {
+    /// Every line is met once: those that come soon.
+    Stream,
+    /// The panel is met several times, and waits in a cache after the first: a part of the panel behind
+    /// it in memory, two thirds the first time and the rest the second.
+    NextPanel(usize),
+    Nothing,
+}
+
 /// All rows of `x` with one panel.
 ///
 /// # Safety
@@ -205,14 +213,20 @@ unsafe fn meet(
     columns: usize,
 ) {
     let wide = columns.div_ceil(LINE);
+    let once = x.len() <= TALL * inner;
     for (i, x) in x.chunks(TALL * inner).enumerate() {
+        let ahead = match i {
+            _ if once => Ahead::Stream,
+            0 | 1 => Ahead::NextPanel(i),
+            _ => Ahead::Nothing,
+        };
         // SAFETY: the caller's promise.
         unsafe {
             let out = out.add(i * TALL * out_row);
             match wide {
-                1 => tall::<1>(x, inner, lines, out, out_row, columns),
-                2 => tall::<2>(x, inner, lines, out, out_row, columns),
-                _ => tall::<WIDE>(x, inner, lines, out, out_row, columns),
+                1 => tall::<1>(x, inner, lines, ahead, out, out_row, columns),
+                2 => tall::<2>(x, inner, lines, ahead, out, out_row, columns),
+                _ => tall::<WIDE>(x, inner, lines, ahead, out, out_row, columns),
             }
         }
     }
@@ -224,6 +238,7 @@ unsafe fn tall<const N: usize>(
     x: &[f32],
     inner: usize,
     lines: &[Line],
+    ahead: Ahead,
     out: *mut f32,
     out_row: usize,
     columns: usize,
@@ -232,14 +247,14 @@ unsafe fn tall<const N: usize>(
     unsafe {
         match x.len() / inner {
             0 => {}
-            1 => tile::<1, N>(x, inner, lines, out, out_row, columns),
-            2 => tile::<2, N>(x, inner, lines, out, out_row, columns),
-            3 => tile::<3, N>(x, inner, lines, out, out_row, columns),
-            4 => tile::<4, N>(x, inner, lines, out, out_row, columns),
-            5 => tile::<5, N>(x, inner, lines, out, out_row, columns),
-            6 => tile::<6, N>(x, inner, lines, out, out_row, columns),
-            7 => tile::<7, N>(x, inner, lines, out, out_row, columns),
-            _ => tile::<TALL, N>(x, inner, lines, out, out_row, columns),
+            1 => tile::<1, N>(x, inner, lines, ahead, out, out_row, columns),
+            2 => tile::<2, N>(x, inner, lines, ahead, out, out_row, columns),
+            3 => tile::<3, N>(x, inner, lines, ahead, out, out_row, columns),
+            4 => tile::<4, N>(x, inner, lines, ahead, out, out_row, columns),
+            5 => tile::<5, N>(x, inner, lines, ahead, out, out_row, columns),
+            6 => tile::<6, N>(x, inner, lines, ahead, out, out_row, columns),
+            7 => tile::<7, N>(x, inner, lines, ahead, out, out_row, columns),
+            _ => tile::<TALL, N>(x, inner, lines, ahead, out, out_row, columns),
         }
     }
 }
@@ -250,6 +265,7 @@ unsafe fn tile<const M: usize, const N: usize>(
     x: &[f32],
     inner: usize,
     lines: &[Line],
+    ahead: Ahead,
     out: *mut f32,
     out_row: usize,
     columns: usize,
@@ -264,7 +280,7 @@ unsafe fn tile<const M: usize, const N: usize>(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `level` detected the instruction set; the lengths were checked above.
         unsafe {
-            avx512::sums(x.as_ptr(), inner, lines.as_ptr(), &mut sums);
+            avx512::sums(x.as_ptr(), inner, lines.as_ptr(), ahead, &mut sums);
         }
     } else {
         for (m, sums) in sums.iter_mut().enumerate() {
@@ -305,9 +321,9 @@ multiversion! {
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::Line;
+    use super::{Ahead, Line};
 
-    /// Lines that are asked for ahead of their use: 8 KiB of the one stream.
+    /// Lines that are asked for ahead of their use in [`Ahead::Stream`]: 8 KiB.
     const AHEAD: usize = 128;
 
     /// # Safety
@@ -318,17 +334,25 @@ mod avx512 {
         x: *const f32,
         inner: usize,
         lines: *const Line,
+        ahead: Ahead,
         out: &mut [[Line; N]; M],
     ) {
         let mut sums = [[_mm512_setzero_ps(); N]; M];
+        let (next, asks) = match ahead {
+            Ahead::Stream => (lines.wrapping_add(AHEAD), N),
+            Ahead::NextPanel(0) => (lines.wrapping_add(inner * N), N.min(2)),
+            Ahead::NextPanel(_) => (lines.wrapping_add(inner * (N + 2)), N.saturating_sub(2)),
+            Ahead::Nothing => (lines, 0),
+        };
         for k in 0..inner {
             let at = lines.wrapping_add(k * N);
             let mut ws = [_mm512_setzero_ps(); N];
             for (j, w) in ws.iter_mut().enumerate() {
-                // SAFETY: line `k * N + j` exists; asking for memory ahead reads nothing.
-                unsafe {
-                    *w = _mm512_load_ps(at.add(j).cast());
-                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + j).cast());
+                // SAFETY: line `k * N + j` exists.
+                *w = unsafe { _mm512_load_ps(at.add(j).cast()) };
+                if j < asks {
+                    // Asking for memory ahead reads nothing.
+                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(k * asks + j).cast());
                 }
             }
             for (m, sums) in sums.iter_mut().enumerate() {

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use togi_data::rng::CounterRng;
-use togi_kernels::{KvCache, embedding, softmax_row};
+use togi_kernels::{KvCache, ThreadsAwake, embedding, softmax_row};
 
 use crate::{
     constraint::{Constraint, ConstraintError, State},
@@ -279,6 +279,7 @@ pub fn generate_with(
     let mut waiting: VecDeque<usize> = (0..prompts.len()).collect();
     let mut free: Vec<usize> = (0..slots).rev().collect();
     let mut active: Vec<Active<'_>> = Vec::new();
+    let _awake = ThreadsAwake::new();
     while !waiting.is_empty() || !active.is_empty() {
         let mut entering = Vec::new();
         while let Some(slot) = free.pop() {
@@ -405,7 +406,11 @@ fn draw<'a>(
     request: &Request<'_>,
 ) -> Result<Vec<(Active<'a>, Drawn)>, PolicyError> {
     let [_, vocabulary] = logits.dims();
-    let mut values: Vec<f32> = logits.into_data().convert::<f32>().iter::<f32>().collect();
+    let mut values: Vec<f32> = logits
+        .into_data()
+        .convert::<f32>()
+        .try_into_vec()
+        .expect("`convert` made it float32");
     let sampling = request.sampling;
     values
         .par_chunks_mut(vocabulary)

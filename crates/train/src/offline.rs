@@ -6,6 +6,7 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 use serde_json::{Value, json};
 use togi_data::batch::Order;
+use togi_kernels::ThreadsAwake;
 use togi_policy::{Decoder, DropoutKey, Weights};
 
 use crate::{
@@ -118,6 +119,7 @@ pub fn train(
     });
     let mut last_eval = None;
     while step < config.max_steps && !stopped {
+        let _awake = ThreadsAwake::new();
         let started = Instant::now();
         let batch = order.batch(step, config.batch_size);
         let whole = objective.begin(decoder, &batch)?;

@@ -8,6 +8,7 @@ use burn::tensor::Tensor;
 use serde_json::json;
 use togi_data::{PromptSample, Sample, Tokenizer, batch::Order, rng::CounterRng};
 use togi_eval::report::Alarm;
+use togi_kernels::ThreadsAwake;
 use togi_policy::{Decoder, DropoutKey, Finish, Sampling, generate::Voice};
 use togi_reward::{LabGold, Reward, Score};
 
@@ -404,6 +405,7 @@ fn gather<A: OnlineAlgorithm>(
     let adjusted: Vec<f64> = groups.iter().flat_map(|g| g.scores.clone()).collect();
     let rollouts: Vec<Rollout> = groups.into_iter().flat_map(|g| g.rollouts).collect();
 
+    let _awake = ThreadsAwake::new();
     let temperature = config.sampling.temperature;
     let (weights, reference_weights) = (models.policy.frozen(), reference.frozen());
     let (mut logps, mut frozen, mut entropy) = (vec![], vec![], vec![]);
@@ -474,6 +476,7 @@ fn optimise<A: OnlineAlgorithm>(
     adam: &mut AdamW,
     row: &mut Row,
 ) -> Result<(), TrainError> {
+    let _awake = ThreadsAwake::new();
     let count = experience.rollouts.len();
     let device = models.policy.device().clone();
     let (mut updates, mut sums) = (0.0, Row::default());

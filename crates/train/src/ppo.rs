@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use togi_data::{PromptSample, Sample, Tokenizer, batch::Order, rng::CounterRng};
 use togi_eval::report::Alarm;
+use togi_kernels::ThreadsAwake;
 use togi_policy::{
     Decoder, DropoutKey, Finish,
     log_probs::{completion_mask, pad},
@@ -323,6 +324,7 @@ fn gather(
         }
     }
 
+    let _awake = ThreadsAwake::new();
     let (policy_weights, reference_weights, value_weights) = (
         models.policy.frozen(),
         reference.frozen(),
@@ -442,6 +444,7 @@ fn optimise(
     optimisers: &mut (&mut AdamW, &mut AdamW),
     row: &mut Row,
 ) -> Result<(), TrainError> {
+    let _awake = ThreadsAwake::new();
     let temperature = config.sampling.temperature;
     let count = experience.rollouts.len();
     let device = models.policy.device().clone();
