@@ -32,7 +32,7 @@ impl Mat {
         }
     }
 
-    fn at(self, row: usize, column: usize) -> *const f32 {
+    pub(crate) fn at(self, row: usize, column: usize) -> *const f32 {
         self.base.wrapping_add(row * self.row + column * self.col)
     }
 
@@ -40,6 +40,14 @@ impl Mat {
     pub(crate) fn skip_columns(self, column: usize) -> Self {
         Self {
             base: self.at(0, column),
+            ..self
+        }
+    }
+
+    /// Without its first rows.
+    pub(crate) fn skip_rows(self, row: usize) -> Self {
+        Self {
+            base: self.at(row, 0),
             ..self
         }
     }

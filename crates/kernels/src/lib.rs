@@ -12,6 +12,7 @@
 
 mod adamw;
 mod attention;
+mod bf16;
 mod cpu;
 mod embedding;
 mod kv_cache;
@@ -20,6 +21,7 @@ mod log_probs;
 mod memory;
 mod op;
 mod packed;
+mod precision;
 mod rms_norm;
 mod rotary;
 mod runs;
@@ -31,10 +33,11 @@ pub use adamw::{AdamWStep, adamw_step, sum_of_squares};
 pub use attention::{AttentionShape, attention, softmax_in_place as softmax_row};
 pub use embedding::embedding;
 pub use kv_cache::KvCache;
-pub use linear::linear;
+pub use linear::{linear, linear_in};
 pub use log_probs::{SelectedLogProbs, selected_log_probs};
 pub use memory::keep_freed_memory;
 pub use packed::PackedLinear;
+pub use precision::Precision;
 pub use rms_norm::rms_norm;
 pub use rotary::{RotaryTable, rotary};
 pub use runs::Run;

@@ -1,12 +1,14 @@
 //! Products with a weight matrix in Hugging Face's orientation.
 
 use burn::backend::flex::FlexTensor;
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use rayon::prelude::*;
 
 use crate::{
-    cpu::{Mat, SharedMut, product_of},
+    bf16,
+    cpu::{Mat, SharedMut, product, product_of},
     op::{CpuOp, View, apply, on_cpu, tensor_of},
+    precision::Precision,
     simd::{dot, multiversion},
 };
 
@@ -18,28 +20,47 @@ use crate::{
 /// # Panics
 /// When the inner sizes differ.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    linear_in(Precision::F32, x, weight)
+}
+
+/// [`linear`] with both factors rounded to a precision, here and in the backward pass.
+///
+/// # Panics
+/// When the inner sizes differ.
+pub fn linear_in(precision: Precision, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     assert_eq!(
         x.dims()[1],
         weight.dims()[1],
         "linear: inner sizes of x and weight differ"
     );
-    if on_cpu(&x) && on_cpu(&weight) {
-        apply(Linear, [x.into_dispatch(), weight.into_dispatch()])
+    if on_cpu(&x) && on_cpu(&weight) && precision != Precision::F16 {
+        apply(
+            Linear { precision },
+            [x.into_dispatch(), weight.into_dispatch()],
+        )
     } else {
-        linear_composed(x, weight)
+        linear_composed(precision, x, weight)
     }
 }
 
-/// [`linear`] composed of Burn's operations.
-pub fn linear_composed(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    x.matmul(weight.transpose())
+/// [`linear_in`] composed of Burn's operations.
+pub fn linear_composed(precision: Precision, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    if precision == Precision::F32 {
+        return x.matmul(weight.transpose());
+    }
+    let low = |x: Tensor<2>| x.cast(precision.dtype());
+    low(x)
+        .matmul(low(weight).transpose())
+        .cast(FloatDType::F32)
 }
 
 /// Up to this many rows the product is bound by reading the weights: they are streamed once.
 const SKINNY: usize = 32;
 
 #[derive(Clone, Debug)]
-struct Linear;
+struct Linear {
+    precision: Precision,
+}
 
 impl CpuOp<2> for Linear {
     type Saved = ();
@@ -47,7 +68,8 @@ impl CpuOp<2> for Linear {
     fn forward(&self, [x, weight]: [&View; 2]) -> (FlexTensor, ()) {
         let [tokens, inner] = x.dims();
         let [outer, _] = weight.dims();
-        let out = product_with_rows(x.data(), weight.data(), [tokens, inner, outer]);
+        let shape = [tokens, inner, outer];
+        let out = product_with_rows(self.precision, x.data(), weight.data(), shape);
         (tensor_of(out, [tokens, outer]), ())
     }
 
@@ -63,11 +85,13 @@ impl CpuOp<2> for Linear {
         let d = Mat::rows(grad.data(), outer);
         let d_x = wanted[0].then(|| {
             let w = Mat::rows(weight.data(), inner);
-            tensor_of(product_of([tokens, inner, outer], d, w), [tokens, inner])
+            let product = product_in(self.precision, [tokens, inner, outer], d, w);
+            tensor_of(product, [tokens, inner])
         });
         let d_weight = wanted[1].then(|| {
             let x = Mat::rows(x.data(), inner);
-            let product = product_of([outer, inner, tokens], d.transposed(), x);
+            let shape = [outer, inner, tokens];
+            let product = product_in(self.precision, shape, d.transposed(), x);
             tensor_of(product, [outer, inner])
         });
         [d_x, d_weight]
@@ -76,20 +100,57 @@ impl CpuOp<2> for Linear {
 
 /// `x[tokens, inner] · weight[outer, inner]ᵀ`.
 pub(crate) fn product_with_rows(
+    precision: Precision,
     x: &[f32],
     weight: &[f32],
     [tokens, inner, outer]: [usize; 3],
 ) -> Vec<f32> {
-    if tokens <= SKINNY && inner > 0 {
+    if precision == Precision::F32 && tokens <= SKINNY && inner > 0 {
         let mut out = vec![0.0; tokens * outer];
         skinny(x, weight, inner, outer, &mut out);
         return out;
     }
-    product_of(
+    let weight = Mat::rows(weight, inner).transposed();
+    product_in(
+        precision,
         [tokens, outer, inner],
         Mat::rows(x, inner),
-        Mat::rows(weight, inner).transposed(),
+        weight,
     )
+}
+
+/// `lhs[m, k] · rhs[k, n]` into a new row-major buffer.
+fn product_in(precision: Precision, shape: [usize; 3], lhs: Mat, rhs: Mat) -> Vec<f32> {
+    if precision == Precision::F32 {
+        return product_of(shape, lhs, rhs);
+    }
+    let [m, n, _] = shape;
+    let mut out = vec![0.0; m * n];
+    // SAFETY: `out` is `[m, n]`; callers pass matrices over slices they hold.
+    unsafe { add_product_in(precision, shape, lhs, rhs, out.as_mut_ptr(), n, false) };
+    out
+}
+
+/// `out (+)= lhs[m, k] · rhs[k, n]`.
+///
+/// # Safety
+/// As for [`product`].
+pub(crate) unsafe fn add_product_in(
+    precision: Precision,
+    shape: [usize; 3],
+    lhs: Mat,
+    rhs: Mat,
+    out: *mut f32,
+    out_row: usize,
+    accumulate: bool,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match precision {
+            Precision::F32 => product(shape, lhs, rhs, out, out_row, accumulate, 1.0, true),
+            _ => bf16::product(shape, lhs, rhs, out, out_row, accumulate),
+        }
+    }
 }
 
 /// Few rows of `x`: each weight row is read once and met with every row of `x`.

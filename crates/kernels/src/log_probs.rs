@@ -8,9 +8,10 @@ use rayon::prelude::*;
 
 use crate::{
     attention::maximum,
-    cpu::{Mat, product},
-    linear::product_with_rows,
+    cpu::Mat,
+    linear::{add_product_in, linear_composed, product_with_rows},
     op::{CpuOp, View, apply, on_cpu, tensor_of},
+    precision::Precision,
     simd::{LANES, exp, fma, multiversion, sum_lanes},
 };
 
@@ -27,7 +28,8 @@ pub struct SelectedLogProbs {
 }
 
 /// Log-probability of one target a row, and the entropy, under
-/// `softmax(hidden · headᵀ / temperature)`.
+/// `softmax(hidden · headᵀ / temperature)`. Factors of the product are rounded to `precision`; what
+/// follows it is float32.
 ///
 /// The logits are made a block of rows at a time, again in the backward pass, so the memory does
 /// not grow with the number of rows. `logps` and `entropy` are differentiable in
@@ -40,6 +42,7 @@ pub struct SelectedLogProbs {
 /// When the shapes do not fit, a target is outside the vocabulary, or the temperature is not
 /// positive.
 pub fn selected_log_probs(
+    precision: Precision,
     hidden: Tensor<2>,
     head: Tensor<2>,
     targets: &Arc<[u32]>,
@@ -64,10 +67,11 @@ pub fn selected_log_probs(
         temperature > 0.0,
         "selected_log_probs: temperature must be positive"
     );
-    if !on_cpu(&hidden) || !on_cpu(&head) {
-        return selected_log_probs_composed(hidden, head, targets, temperature);
+    if !on_cpu(&hidden) || !on_cpu(&head) || precision == Precision::F16 {
+        return selected_log_probs_composed(precision, hidden, head, targets, temperature);
     }
     let op = LogProbs {
+        precision,
         targets: targets.clone(),
         scale: (1.0 / temperature) as f32,
     };
@@ -82,6 +86,7 @@ pub fn selected_log_probs(
 
 /// [`selected_log_probs`] composed of Burn's operations, blocks of rows at a time.
 pub fn selected_log_probs_composed(
+    precision: Precision,
     hidden: Tensor<2>,
     head: Tensor<2>,
     targets: &Arc<[u32]>,
@@ -92,10 +97,8 @@ pub fn selected_log_probs_composed(
     let (mut logps, mut entropies, mut collisions) = (Vec::new(), Vec::new(), Vec::new());
     for start in (0..tokens).step_by(block) {
         let rows = block.min(tokens - start);
-        let logits = hidden
-            .clone()
-            .narrow(0, start, rows)
-            .matmul(head.clone().transpose());
+        let part = hidden.clone().narrow(0, start, rows);
+        let logits = linear_composed(precision, part, head.clone());
         let all = activation::log_softmax(logits / temperature, 1);
         let ids: Vec<i32> = targets[start..start + rows]
             .iter()
@@ -130,6 +133,7 @@ fn rows_per_block(vocabulary: usize) -> usize {
 
 #[derive(Clone, Debug)]
 struct LogProbs {
+    precision: Precision,
     targets: Arc<[u32]>,
     scale: f32,
 }
@@ -149,7 +153,8 @@ impl CpuOp<2> for LogProbs {
         let mut saved = Vec::with_capacity(tokens);
         for (i, rows) in hidden.data().chunks(block * width.max(1)).enumerate() {
             let count = rows.len() / width.max(1);
-            let mut logits = product_with_rows(rows, head.data(), [count, width, vocabulary]);
+            let shape = [count, width, vocabulary];
+            let mut logits = product_with_rows(self.precision, rows, head.data(), shape);
             let targets = &self.targets[i * block..i * block + count];
             let results: Vec<[f32; 4]> = logits
                 .par_chunks_mut(vocabulary)
@@ -183,7 +188,8 @@ impl CpuOp<2> for LogProbs {
         for (i, rows) in hidden.data().chunks(block * width.max(1)).enumerate() {
             let count = rows.len() / width.max(1);
             let first = i * block;
-            let mut logits = product_with_rows(rows, head.data(), [count, width, vocabulary]);
+            let shape = [count, width, vocabulary];
+            let mut logits = product_with_rows(self.precision, rows, head.data(), shape);
             logits
                 .par_chunks_mut(vocabulary)
                 .enumerate()
@@ -206,21 +212,20 @@ impl CpuOp<2> for LogProbs {
                 // SAFETY: `out` holds `count` rows of `width` from row `first` on.
                 unsafe {
                     let shape = [count, width, vocabulary];
-                    product(shape, d_logits, head, out, width, false, 1.0, true);
+                    add_product_in(self.precision, shape, d_logits, head, out, width, false);
                 }
             }
             if wanted[1] {
                 // SAFETY: `d_head` is `[vocabulary, width]`.
                 unsafe {
-                    product(
+                    add_product_in(
+                        self.precision,
                         [vocabulary, width, count],
                         d_logits.transposed(),
                         Mat::rows(rows, width),
                         d_head.as_mut_ptr(),
                         width,
                         i > 0,
-                        1.0,
-                        true,
                     );
                 }
             }

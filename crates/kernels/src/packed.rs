@@ -11,8 +11,10 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::{
-    cpu::SharedMut,
+    bf16::{self, PairLine},
+    cpu::{Mat, SharedMut},
     op::{View, from_flex, into_flex, on_cpu, tensor_of},
+    precision::Precision,
     simd::{fma, multiversion},
 };
 
@@ -38,11 +40,18 @@ pub struct PackedLinear {
     inner: usize,
     outers: Vec<usize>,
     panels: Arc<[Panel]>,
-    lines: Arc<Vec<Line>>,
+    store: Store,
+}
+
+#[derive(Clone, Debug)]
+enum Store {
+    F32(Arc<Vec<Line>>),
+    /// Two inputs in a word, as [`crate::bf16`] has them.
+    Bf16(Arc<Vec<PairLine>>),
 }
 
 /// Some consecutive outputs of one matrix: line `first + k * wide + j` has outputs
-/// `column + 16 j ..` for input `k`.
+/// `column + 16 j ..` for input `k`, or for inputs `2 k` and `2 k + 1`.
 #[derive(Clone, Copy, Debug)]
 struct Panel {
     part: usize,
@@ -58,16 +67,21 @@ impl Panel {
 }
 
 impl PackedLinear {
-    /// Packs matrices `[out, in]` of one `in`; `None` where there is no fused form for them.
+    /// Packs matrices `[out, in]` of one `in`, rounded to a precision; `None` where there is no fused
+    /// form for them.
     ///
     /// # Panics
     /// When the inner sizes differ or are 0.
-    pub fn new(matrices: &[Tensor<2>]) -> Option<Self> {
+    pub fn new(matrices: &[Tensor<2>], precision: Precision) -> Option<Self> {
         let inner = matrices.first()?.dims()[1];
         assert!(inner > 0, "PackedLinear: no inputs");
-        if !matrices.iter().all(on_cpu) {
+        if !matrices.iter().all(on_cpu) || precision == Precision::F16 {
             return None;
         }
+        let deep = match precision {
+            Precision::F32 => inner,
+            _ => bf16::pairs(inner),
+        };
         let mut panels = Vec::new();
         let mut outers = Vec::new();
         let mut count = 0;
@@ -81,37 +95,42 @@ impl PackedLinear {
                     columns: (WIDE * LINE).min(outer - column),
                     first: count,
                 };
-                count += panel.wide() * inner;
+                count += panel.wide() * deep;
                 panels.push(panel);
             }
             outers.push(outer);
         }
-        let mut lines = vec![Line([0.0; LINE]); count];
         let views: Vec<View> = matrices
             .iter()
             .map(|m| View::new(into_flex(m.clone())))
             .collect();
-        let mut rest = &mut lines[..];
-        let mut pieces = Vec::with_capacity(panels.len());
-        for panel in &panels {
-            let (piece, after) = rest.split_at_mut(panel.wide() * inner);
-            pieces.push((panel, piece));
-            rest = after;
-        }
-        pieces.into_par_iter().for_each(|(panel, piece)| {
-            let rows = &views[panel.part].data()[panel.column * inner..];
-            for (o, row) in rows.chunks(inner).take(panel.columns).enumerate() {
-                let column = piece[o / LINE..].iter_mut().step_by(panel.wide());
-                for (line, w) in column.zip(row) {
-                    line.0[o % LINE] = *w;
+        let rows = |panel: &Panel| &views[panel.part].data()[panel.column * inner..];
+        let store = if precision == Precision::F32 {
+            let mut lines = vec![Line([0.0; LINE]); count];
+            each_panel(&panels, deep, &mut lines, |panel, piece| {
+                let rows = rows(panel).chunks(inner).take(panel.columns);
+                for (o, row) in rows.enumerate() {
+                    let column = piece[o / LINE..].iter_mut().step_by(panel.wide());
+                    for (line, w) in column.zip(row) {
+                        line.0[o % LINE] = *w;
+                    }
                 }
-            }
-        });
+            });
+            Store::F32(Arc::new(lines))
+        } else {
+            let mut lines = vec![PairLine([0; LINE]); count];
+            each_panel(&panels, deep, &mut lines, |panel, piece| {
+                let columns = Mat::rows(rows(panel), inner).transposed();
+                // SAFETY: the matrix has `panel.columns` rows of `inner` from there on.
+                unsafe { bf16::lay_panel(columns, inner, panel.columns, piece) };
+            });
+            Store::Bf16(Arc::new(lines))
+        };
         Some(Self {
             inner,
             outers,
             panels: panels.into(),
-            lines: Arc::new(lines),
+            store,
         })
     }
 
@@ -126,6 +145,10 @@ impl PackedLinear {
         let [rows, inner] = x.dims();
         assert_eq!(inner, self.inner, "PackedLinear: inner sizes differ");
         let x = View::new(into_flex(x));
+        let pairs = match &self.store {
+            Store::F32(_) => Vec::new(),
+            Store::Bf16(_) => bf16::pair_rows(x.data(), inner),
+        };
         // Not zeroed first: every element is written below.
         let mut outs: Vec<Vec<f32>> = self
             .outers
@@ -137,19 +160,22 @@ impl PackedLinear {
             .map(|out| SharedMut(out.as_mut_ptr()))
             .collect();
         let run = |panel: &Panel| {
-            let lines = &self.lines[panel.first..panel.first + panel.wide() * inner];
             let out = shared[panel.part].at(panel.column);
+            let (out_row, columns) = (self.outers[panel.part], panel.columns);
             // SAFETY: this call alone writes the panel's columns of its matrix's result, which has
-            // `rows` rows of `outers[part]`.
+            // `rows` rows of `out_row`.
             unsafe {
-                meet(
-                    x.data(),
-                    inner,
-                    lines,
-                    out,
-                    self.outers[panel.part],
-                    panel.columns,
-                );
+                match &self.store {
+                    Store::F32(lines) => {
+                        let lines = &lines[panel.first..][..panel.wide() * inner];
+                        meet(x.data(), inner, lines, out, out_row, columns);
+                    }
+                    Store::Bf16(lines) => {
+                        let width = bf16::pairs(inner);
+                        let lines = &lines[panel.first..][..panel.wide() * width];
+                        bf16::meet(&pairs, width, lines, out, out_row, columns, false);
+                    }
+                }
             }
         };
         let work = rows * inner * self.outers.iter().sum::<usize>();
@@ -180,12 +206,38 @@ impl PackedLinear {
             assert!(id < self.outers[0], "PackedLinear: an id is outside");
             let panel = self.panels[id / (WIDE * LINE)];
             let at = id % (WIDE * LINE);
-            let lines = self.lines[panel.first + at / LINE..].iter();
-            let lines = lines.step_by(panel.wide()).take(self.inner);
-            out.extend(lines.map(|line| line.0[at % LINE]));
+            let (first, wide, lane) = (panel.first + at / LINE, panel.wide(), at % LINE);
+            match &self.store {
+                Store::F32(lines) => {
+                    let lines = lines[first..].iter().step_by(wide).take(self.inner);
+                    out.extend(lines.map(|line| line.0[lane]));
+                }
+                Store::Bf16(lines) => {
+                    let lines = lines[first..].iter().step_by(wide);
+                    let numbers = lines.flat_map(|line| bf16::unpair(line.0[lane]));
+                    out.extend(numbers.take(self.inner));
+                }
+            }
         }
         from_flex(tensor_of(out, [ids.len(), self.inner]))
     }
+}
+
+/// Calls `lay` with each panel's lines.
+fn each_panel<L: Send>(
+    panels: &[Panel],
+    deep: usize,
+    lines: &mut [L],
+    lay: impl Fn(&Panel, &mut [L]) + Sync,
+) {
+    let mut rest = lines;
+    let mut pieces = Vec::with_capacity(panels.len());
+    for panel in panels {
+        let (piece, after) = rest.split_at_mut(panel.wide() * deep);
+        pieces.push((panel, piece));
+        rest = after;
+    }
+    pieces.into_par_iter().for_each(|(panel, piece)| lay(panel, piece));
 }
 
 /// Which lines are asked for while others are met: arithmetic and reading then overlap.

@@ -1,0 +1,78 @@
+//! In what precision products are computed.
+
+use std::{fmt, str::FromStr};
+
+use burn::tensor::{FloatDType, Tensor};
+
+/// The precision of products with weight matrices.
+///
+/// Parameters, their gradients, the optimiser's state, norms, attention, softmax, log-probabilities
+/// and losses are float32 always. In a lower precision both factors of a product are rounded to it
+/// (to nearest, ties to even), forward and backward; sums are float32 on the CPU, and what the device
+/// does on a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// float32.
+    #[default]
+    F32,
+    /// bfloat16: 8 bits of mantissa, the range of float32.
+    Bf16,
+    /// float16: 11 bits of mantissa, up to 65,504. GPUs only.
+    F16,
+}
+
+impl Precision {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+
+    /// Relative distance of 1 to the next number: a rounding is off by half of it at most.
+    pub fn epsilon(self) -> f64 {
+        match self {
+            Self::F32 => f64::from(f32::EPSILON),
+            Self::Bf16 => 2.0_f64.powi(-7),
+            Self::F16 => 2.0_f64.powi(-10),
+        }
+    }
+
+    /// Burn's name of it.
+    pub fn dtype(self) -> FloatDType {
+        match self {
+            Self::F32 => FloatDType::F32,
+            Self::Bf16 => FloatDType::BF16,
+            Self::F16 => FloatDType::F16,
+        }
+    }
+
+    /// The nearest numbers of this precision, as float32; the gradient goes through unrounded.
+    pub fn round<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::F32 => x,
+            _ => x.cast(self.dtype()).cast(FloatDType::F32),
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "f32" | "float32" => Ok(Self::F32),
+            "bf16" | "bfloat16" => Ok(Self::Bf16),
+            "f16" | "float16" => Ok(Self::F16),
+            _ => Err(format!("`{name}`: there are f32, bf16 and f16")),
+        }
+    }
+}
