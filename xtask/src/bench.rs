@@ -90,6 +90,9 @@ struct DpoArguments {
     /// Train an adapter of this rank on all linear layers; 0: the weights.
     #[arg(long, default_value_t = 0)]
     lora: usize,
+    /// Keep only what goes into each layer, and run the layers again in the backward pass.
+    #[arg(long)]
+    gradient_checkpointing: bool,
 }
 
 #[derive(Args, Clone)]
@@ -293,10 +296,10 @@ fn dpo(arguments: &DpoArguments) -> Result<(DpoResult, usize)> {
     for step in 0..arguments.steps {
         let started = Instant::now();
         let batch: Vec<usize> = (step * arguments.batch..(step + 1) * arguments.batch).collect();
-        let weights = decoder.tracked();
+        let recompute = arguments.gradient_checkpointing;
+        let weights = decoder.tracked().with_checkpointing(recompute);
         let (loss, row) = objective.loss(decoder, &weights, &batch, &(batch.len() as f64))?;
-        let mut grads = loss.backward();
-        let grads = weights.gradients(&mut grads);
+        let grads = decoder.gradients(&weights, loss)?;
         drop(weights);
         let grad_norm = adam.update(&mut decoder.params, grads, &optim, LEARNING_RATE);
         steps.push(StepTime {
@@ -371,8 +374,7 @@ fn tiny(arguments: &TinyArguments) -> Result<DpoResult> {
         let weights = decoder.tracked();
         let scored = objective.begin(decoder, &batch)?;
         let (loss, row) = objective.loss(decoder, &weights, &batch, &scored)?;
-        let mut grads = loss.backward();
-        let grads = weights.gradients(&mut grads);
+        let grads = decoder.gradients(&weights, loss)?;
         drop(weights);
         let grad_norm = adam.update(&mut decoder.params, grads, &optim, TINY_RATE);
         steps.push(StepTime {
@@ -462,6 +464,7 @@ fn peers(arguments: &PeerArguments) -> Result<()> {
         steps: arguments.steps,
         max_length: 512,
         lora: arguments.lora,
+        gradient_checkpointing: false,
     };
     let policy = load(&dpo.common)?;
     let vocabulary = policy.decoder.config.vocab_size;

@@ -245,7 +245,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn matrix(&self, weights: &Weights, name: &str) -> Result<Tensor<2>, PolicyError> {
+    pub(crate) fn matrix(&self, weights: &Weights, name: &str) -> Result<Tensor<2>, PolicyError> {
         weights
             .matrix(name)
             .ok_or_else(|| PolicyError::MissingTensors {
@@ -270,28 +270,48 @@ impl Decoder {
         positions: &Arc<[u32]>,
         mut attend: Attend<'_>,
     ) -> Result<Tensor<2>, PolicyError> {
-        let eps = self.config.rms_norm_eps;
-        let mut x = match weights.packed(EMBEDDING) {
-            Some(packed) => packed.rows(ids),
-            None => embedding(self.matrix(weights, EMBEDDING)?, ids),
+        let mut x = match (weights.packed(EMBEDDING), weights.passes(), &attend) {
+            (Some(packed), ..) => packed.rows(ids),
+            (None, Some(passes), Attend::Packed(batch)) => {
+                let x = self.run_layers_kept(weights, passes, batch)?;
+                return self.last_norm(weights, x);
+            }
+            (None, ..) => embedding(self.matrix(weights, EMBEDDING)?, ids),
         };
         for layer in 0..self.config.num_hidden_layers {
-            let name = |part: &str| format!("model.layers.{layer}.{part}");
-            let mlp = |part: &str| format!("model.layers.{layer}.mlp.{part}");
-            let norm = self.vector(weights, &name("input_layernorm.weight"))?;
-            let normed = rms_norm(x.clone(), norm, eps);
-            let attended = self.attend(weights, layer, normed, positions, &mut attend)?;
-            let [out] = self.project(weights, [name("self_attn.o_proj")], attended)?;
-            x = x + out;
-            let norm = self.vector(weights, &name("post_attention_layernorm.weight"))?;
-            let normed = rms_norm(x.clone(), norm, eps);
-            let parts = [mlp("gate_proj"), mlp("up_proj")];
-            let [gate, up] = self.project(weights, parts, normed)?;
-            let [out] = self.project(weights, [mlp("down_proj")], swiglu(gate, up))?;
-            x = x + out;
+            x = self.layer(weights, layer, x, positions, &mut attend)?;
         }
+        self.last_norm(weights, x)
+    }
+
+    fn last_norm(&self, weights: &Weights, x: Tensor<2>) -> Result<Tensor<2>, PolicyError> {
         let norm = self.vector(weights, "model.norm.weight")?;
-        Ok(rms_norm(x, norm, eps))
+        Ok(rms_norm(x, norm, self.config.rms_norm_eps))
+    }
+
+    /// One decoder layer.
+    pub(crate) fn layer(
+        &self,
+        weights: &Weights,
+        layer: usize,
+        mut x: Tensor<2>,
+        positions: &Arc<[u32]>,
+        attend: &mut Attend<'_>,
+    ) -> Result<Tensor<2>, PolicyError> {
+        let eps = self.config.rms_norm_eps;
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let mlp = |part: &str| format!("model.layers.{layer}.mlp.{part}");
+        let norm = self.vector(weights, &name("input_layernorm.weight"))?;
+        let normed = rms_norm(x.clone(), norm, eps);
+        let attended = self.attend(weights, layer, normed, positions, attend)?;
+        let [out] = self.project(weights, [name("self_attn.o_proj")], attended)?;
+        x = x + out;
+        let norm = self.vector(weights, &name("post_attention_layernorm.weight"))?;
+        let normed = rms_norm(x.clone(), norm, eps);
+        let parts = [mlp("gate_proj"), mlp("up_proj")];
+        let [gate, up] = self.project(weights, parts, normed)?;
+        let [out] = self.project(weights, [mlp("down_proj")], swiglu(gate, up))?;
+        Ok(x + out)
     }
 
     fn attend(

@@ -14,6 +14,7 @@ pub mod log_probs;
 pub mod lora;
 pub mod packed;
 pub mod params;
+mod recompute;
 mod score_head;
 pub mod source;
 pub mod weights;

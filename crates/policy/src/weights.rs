@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use burn::tensor::{Gradients, Tensor};
 use togi_kernels::PackedLinear;
 
-use crate::params::Params;
+use crate::{params::Params, recompute::Passes};
 
 /// A view of [`Params`] for a forward pass: on autodiff where gradients are wanted.
 ///
@@ -18,6 +18,8 @@ pub struct Weights {
     dropout: Option<DropoutKey>,
     /// Matrices of one input laid out for sampling, under the first one's name.
     packed: HashMap<String, PackedLinear>,
+    /// Where layers run again in the backward pass: what the forward passes left for it.
+    passes: Option<Passes>,
 }
 
 /// Which random numbers a forward pass drops activations by.
@@ -49,6 +51,7 @@ impl Weights {
             trainable,
             dropout: None,
             packed: HashMap::new(),
+            passes: None,
         }
     }
 
@@ -63,6 +66,7 @@ impl Weights {
             trainable: Vec::new(),
             dropout: None,
             packed: HashMap::new(),
+            passes: None,
         }
     }
 
@@ -90,6 +94,67 @@ impl Weights {
         self
     }
 
+    /// The same weights, whose forward passes keep only what goes into each layer (`recompute`): the
+    /// layers run again in [`crate::Decoder::gradients`].
+    #[must_use]
+    pub fn with_checkpointing(mut self, recompute: bool) -> Self {
+        self.passes = (recompute && !self.trainable.is_empty()).then(Passes::default);
+        self
+    }
+
+    /// What forward passes leave for the backward pass, where layers run again in it.
+    pub(crate) fn passes(&self) -> Option<&Passes> {
+        self.passes.as_ref()
+    }
+
+    /// The same weights off autodiff, with the same dropout.
+    pub(crate) fn plain(&self) -> Self {
+        let off = |(name, (shape, tensor)): (&String, &(Vec<usize>, Tensor<1>))| {
+            let tensor = match self.trainable.contains(name) {
+                true => tensor.clone().inner(),
+                false => tensor.clone(),
+            };
+            (name.clone(), (shape.clone(), tensor))
+        };
+        Self {
+            tensors: self.tensors.iter().map(off).collect(),
+            trainable: Vec::new(),
+            dropout: self.dropout,
+            packed: HashMap::new(),
+            passes: None,
+        }
+    }
+
+    /// Some of the weights for a graph of their own, with the same dropout.
+    pub(crate) fn leaves(&self, wanted: impl Fn(&str) -> bool) -> Self {
+        let all = self.tensors.iter().filter(|(name, _)| wanted(name));
+        let fresh = all.map(|(name, (shape, tensor))| {
+            let tensor = match self.trainable.contains(name) {
+                true => Tensor::from_inner(tensor.clone().inner()).require_grad(),
+                false => tensor.clone(),
+            };
+            (name.clone(), (shape.clone(), tensor))
+        });
+        let trainable = self.trainable.iter().filter(|name| wanted(name));
+        Self {
+            tensors: fresh.collect(),
+            trainable: trainable.cloned().collect(),
+            dropout: self.dropout,
+            packed: HashMap::new(),
+            passes: None,
+        }
+    }
+
+    /// True if one of these parameters is trained.
+    pub(crate) fn trains(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        self.trainable.iter().any(|name| wanted(name))
+    }
+
+    /// Zeros in the shape of a parameter, off autodiff.
+    pub(crate) fn zeros_like(&self, name: &str) -> Tensor<1> {
+        self.tensors[name].1.clone().inner().zeros_like()
+    }
+
     pub(crate) fn dropout(&self) -> Option<DropoutKey> {
         self.dropout
     }
@@ -113,18 +178,10 @@ impl Weights {
         Some(tensor.clone().reshape([rows, columns]))
     }
 
-    /// The gradients of the trainable parameters, in the order of the parameters; zeros for
-    /// those that took no part in the loss.
-    pub fn gradients(&self, grads: &mut Gradients) -> Vec<(String, Tensor<1>)> {
-        self.trainable
-            .iter()
-            .map(|name| {
-                let (_, tensor) = &self.tensors[name];
-                let grad = tensor
-                    .grad_remove(grads)
-                    .unwrap_or_else(|| tensor.clone().inner().zeros_like());
-                (name.clone(), grad)
-            })
-            .collect()
+    /// The gradients of the trainable parameters in a backward pass, in their order; none for those
+    /// that took no part in it.
+    pub(crate) fn gradients(&self, grads: &mut Gradients) -> Vec<(String, Option<Tensor<1>>)> {
+        let of = |name: &String| (name.clone(), self.tensors[name].1.grad_remove(grads));
+        self.trainable.iter().map(of).collect()
     }
 }

@@ -58,6 +58,9 @@ pub struct LoopSection {
     /// Samples that go through the model at a time; smaller needs less memory and changes no
     /// result but rounding.
     pub micro_batch_size: usize,
+    /// Keep only what goes into each layer of the model, and run the layers again in the backward pass:
+    /// less memory, about a third more work, the same gradients.
+    pub gradient_checkpointing: bool,
     /// Updates between looks at held-out data; 0: at the end only.
     pub eval_every: u64,
     /// Held-out samples that are looked at.
@@ -76,6 +79,7 @@ impl Default for LoopSection {
             max_steps: 100,
             batch_size: 16,
             micro_batch_size: 4,
+            gradient_checkpointing: false,
             eval_every: 50,
             eval_samples: 200,
             patience: 0,

@@ -127,14 +127,17 @@ pub fn train(
         let mut total: Option<Vec<(String, Tensor<1>)>> = None;
         for (part_index, part) in batch.chunks(config.micro_batch_size).enumerate() {
             let pass = step * batch.len() as u64 + part_index as u64;
-            let weights = decoder.tracked().with_dropout(DropoutKey {
+            let key = DropoutKey {
                 seed: stage.seed,
                 pass,
-            });
+            };
+            let weights = decoder
+                .tracked()
+                .with_dropout(key)
+                .with_checkpointing(config.gradient_checkpointing);
             let (loss, part_row) = objective.loss(decoder, &weights, part, &whole)?;
             row.merge(&part_row);
-            let mut grads = loss.backward();
-            accumulate(&mut total, weights.gradients(&mut grads));
+            accumulate(&mut total, decoder.gradients(&weights, loss)?);
         }
         row.check(name, step + 1)?;
         let lr = optim.rate(step, config.max_steps);

@@ -509,7 +509,8 @@ fn optimise<A: OnlineAlgorithm>(
                     let rows: Vec<Vec<f64>> = part.iter().map(|i| rows[*i].clone()).collect();
                     join(&rows, &device)
                 };
-                let mut weights = models.policy.tracked();
+                let recompute = config.gradient_checkpointing;
+                let mut weights = models.policy.tracked().with_checkpointing(recompute);
                 if !first {
                     // The first minibatch is free of dropout: its ratio must be 1.
                     let pass = ((step * config.epochs + epoch) << 20)
@@ -541,7 +542,7 @@ fn optimise<A: OnlineAlgorithm>(
                 let PartLoss { loss, row } = config.loss(&part, kl_coef)?;
                 parts.merge(&row);
                 parts.add("loss", host(&loss)[0]);
-                accumulate(&mut grads, weights.gradients(&mut loss.backward()));
+                accumulate(&mut grads, models.policy.gradients(&weights, loss)?);
             }
             parts.set("policy/approx_kl", approx_kl);
             if first {

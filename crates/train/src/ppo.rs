@@ -474,7 +474,8 @@ fn optimise(
                 let pass = ((step * config.epochs + epoch) << 20)
                     + (number * config.minibatch_size + part_number) as u64;
                 let first = epoch == 0 && number == 0;
-                let mut weights = models.policy.tracked();
+                let recompute = config.gradient_checkpointing;
+                let mut weights = models.policy.tracked().with_checkpointing(recompute);
                 if !first {
                     // The first minibatch is free of dropout: its ratio must be 1.
                     weights = weights.with_dropout(DropoutKey {
@@ -509,9 +510,10 @@ fn optimise(
                 parts.add("policy/clip_fraction", mean(&loss.clipped));
                 let reduced = normalisation.tokens(loss.loss, &mask)?;
                 parts.add("loss/policy", host(&reduced)[0]);
-                accumulate(&mut grads, weights.gradients(&mut reduced.backward()));
+                accumulate(&mut grads, models.policy.gradients(&weights, reduced)?);
 
-                let weights = models.value.tracked();
+                drop(weights);
+                let weights = models.value.tracked().with_checkpointing(recompute);
                 let lens: Vec<usize> = part.iter().map(|i| experience.logps[*i].len()).collect();
                 let values = pad(models.value.values(&weights, &samples)?, &lens);
                 let loss = value_loss(
@@ -524,7 +526,7 @@ fn optimise(
                 let reduced = normalisation.tokens(loss, &mask)?;
                 parts.add("loss/value", host(&reduced)[0]);
                 let scaled = reduced * config.vf_coef;
-                accumulate(&mut value_grads, weights.gradients(&mut scaled.backward()));
+                accumulate(&mut value_grads, models.value.gradients(&weights, scaled)?);
             }
             let approx_kl = parts.get("policy/approx_kl").unwrap_or(0.0);
             if epoch == 0 && number == 0 {

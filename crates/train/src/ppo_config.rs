@@ -39,6 +39,9 @@ pub struct PpoConfig {
     pub minibatch_size: usize,
     /// Completions that go through the model at a time.
     pub micro_batch_size: usize,
+    /// Keep only what goes into each layer of the model, and run the layers again in the backward pass:
+    /// less memory, about a third more work, the same gradients.
+    pub gradient_checkpointing: bool,
     /// How completions are drawn. Log-probabilities are taken at the same temperature.
     pub sampling: Sampling,
     /// Weight of the per-token KL penalty at first.
@@ -107,6 +110,7 @@ impl Default for PpoConfig {
             epochs: 4,
             minibatch_size: 32,
             micro_batch_size: 8,
+            gradient_checkpointing: false,
             sampling: Sampling {
                 temperature: 0.7,
                 ..Sampling::default()

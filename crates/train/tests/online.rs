@@ -157,7 +157,7 @@ fn follows<A: OnlineAlgorithm>(given: &Given<'_>, config: &OnlineConfig<A>) {
                     };
                     let out = config.loss(&part, config.kl_coef).unwrap();
                     loss += host(&out.loss)[0];
-                    let grads = weights.gradients(&mut out.loss.backward());
+                    let grads = decoder.gradients(&weights, out.loss).unwrap();
                     total = Some(match total {
                         None => grads,
                         Some(sum) => sum

@@ -36,8 +36,7 @@ pub(crate) fn learn(
         let weights = decoder.tracked();
         let whole = batch.len() as f64;
         let (loss, _) = objective.loss(&decoder, &weights, &batch, &whole)?;
-        let mut grads = loss.backward();
-        let grads = weights.gradients(&mut grads);
+        let grads = decoder.gradients(&weights, loss)?;
         drop(weights);
         let rate = optim.rate(step, steps);
         let norm = adam.update(&mut decoder.params, grads, &optim, rate);
