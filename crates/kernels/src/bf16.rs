@@ -80,9 +80,13 @@ pub(crate) fn pair_rows(x: &[f32], inner: usize) -> Vec<Pair> {
     let mut out = vec![0; x.len() / inner * width];
     let task = |(row, out): (&[f32], &mut [Pair])| pair_row(row, out);
     if x.len() < 1 << 15 {
-        x.chunks_exact(inner).zip(out.chunks_exact_mut(width)).for_each(task);
+        x.chunks_exact(inner)
+            .zip(out.chunks_exact_mut(width))
+            .for_each(task);
     } else {
-        x.par_chunks_exact(inner).zip(out.par_chunks_exact_mut(width)).for_each(task);
+        x.par_chunks_exact(inner)
+            .zip(out.par_chunks_exact_mut(width))
+            .for_each(task);
     }
     out
 }
@@ -120,7 +124,11 @@ pub(crate) unsafe fn product(
     if parallel {
         rayon::join(
             || panels.par_chunks_mut(panel_len).enumerate().for_each(lay),
-            || rows.par_chunks_mut(TALL * width).enumerate().for_each(round),
+            || {
+                rows.par_chunks_mut(TALL * width)
+                    .enumerate()
+                    .for_each(round)
+            },
         );
     } else {
         panels.chunks_mut(panel_len).enumerate().for_each(lay);
@@ -441,7 +449,13 @@ mod tests {
     #[test]
     fn products_are_those_of_the_rounded_numbers() {
         let value = |i: usize| ((i * 7919 % 1013) as f32 / 1013.0 - 0.5) * 2.0;
-        for [m, n, k] in [[1, 1, 1], [3, 50, 7], [9, 48, 64], [20, 97, 1031], [300, 33, 2050]] {
+        for [m, n, k] in [
+            [1, 1, 1],
+            [3, 50, 7],
+            [9, 48, 64],
+            [20, 97, 1031],
+            [300, 33, 2050],
+        ] {
             let (a, b): (Vec<f32>, Vec<f32>) = (
                 (0..m * k).map(value).collect(),
                 (0..k * n).map(|i| value(i + 17)).collect(),
@@ -456,7 +470,9 @@ mod tests {
                 }
             }
             let flip = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
-                (0..columns * rows).map(|i| x[i % rows * columns + i / rows]).collect()
+                (0..columns * rows)
+                    .map(|i| x[i % rows * columns + i / rows])
+                    .collect()
             };
             let (a_flipped, b_flipped) = (flip(&a, m, k), flip(&b, k, n));
             for lhs in [Mat::rows(&a, k), Mat::rows(&a_flipped, m).transposed()] {

@@ -49,9 +49,7 @@ pub fn linear_composed(precision: Precision, x: Tensor<2>, weight: Tensor<2>) ->
         return x.matmul(weight.transpose());
     }
     let low = |x: Tensor<2>| x.cast(precision.dtype());
-    low(x)
-        .matmul(low(weight).transpose())
-        .cast(FloatDType::F32)
+    low(x).matmul(low(weight).transpose()).cast(FloatDType::F32)
 }
 
 /// Up to this many rows the product is bound by reading the weights: they are streamed once.

@@ -237,7 +237,9 @@ fn each_panel<L: Send>(
         pieces.push((panel, piece));
         rest = after;
     }
-    pieces.into_par_iter().for_each(|(panel, piece)| lay(panel, piece));
+    pieces
+        .into_par_iter()
+        .for_each(|(panel, piece)| lay(panel, piece));
 }
 
 /// Which lines are asked for while others are met: arithmetic and reading then overlap.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use togi_kernels::{self as fused, AttentionShape, KvCache, RotaryTable, Run, composed};
+use togi_kernels::{self as fused, AttentionShape, KvCache, Precision, RotaryTable, Run, composed};
 
 /// Numbers in [-1, 1) from a linear congruence: the same on every run.
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
@@ -115,7 +115,7 @@ fn linear_matches() {
             &format!("linear {t}x{i}x{o}"),
             [leaf(1, [t, i]), leaf(2, [o, i])],
             |[x, w]| fused::linear(x.clone(), w.clone()),
-            |[x, w]| composed::linear(x.clone(), w.clone()),
+            |[x, w]| composed::linear(Precision::F32, x.clone(), w.clone()),
         );
     }
 }
@@ -149,11 +149,11 @@ fn packed_products_match() {
             .zip(outers)
             .map(|(i, o)| leaf(2 + i, [o, inner]).inner())
             .collect();
-        let packed = fused::PackedLinear::new(&all).expect("flex has the form");
+        let packed = fused::PackedLinear::new(&all, Precision::F32).expect("flex has the form");
         let outs = packed.apply(x.clone());
         assert_eq!(outs.len(), all.len());
         for (out, matrix) in outs.iter().zip(&all) {
-            let expected = host(composed::linear(x.clone(), matrix.clone()));
+            let expected = host(composed::linear(Precision::F32, x.clone(), matrix.clone()));
             let name = format!("packed {rows}x{inner}x{}", matrix.dims()[0]);
             close(&name, &host(out.clone()), &expected, 2e-5);
         }
@@ -338,13 +338,13 @@ fn selected_log_probs_match_with_their_entropy() {
             &format!("selected_log_probs {n}x{d}x{v}"),
             [leaf(1, [n, d]), leaf(2, [v, d])],
             |[h, w]| {
-                let r =
-                    fused::selected_log_probs(h.clone() * 3.0, w.clone(), &targets, temperature);
+                let (h, f32) = (h.clone() * 3.0, Precision::F32);
+                let r = fused::selected_log_probs(f32, h, w.clone(), &targets, temperature);
                 Tensor::stack(vec![r.logps, r.entropy, r.collision], 0)
             },
             |[h, w]| {
-                let h = h.clone() * 3.0;
-                let r = composed::selected_log_probs(h, w.clone(), &targets, temperature);
+                let (h, f32) = (h.clone() * 3.0, Precision::F32);
+                let r = composed::selected_log_probs(f32, h, w.clone(), &targets, temperature);
                 Tensor::stack(vec![r.logps, r.entropy, r.collision], 0)
             },
         );

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use togi_data::{Sample, rng::CounterRng};
 use togi_kernels::{
-    AttentionShape, KvCache, RotaryTable, attention, embedding, linear, rms_norm, rotary, swiglu,
+    AttentionShape, KvCache, Precision, RotaryTable, attention, embedding, linear, linear_in,
+    rms_norm, rotary, swiglu,
 };
 
 use crate::{
@@ -22,6 +23,8 @@ pub struct Decoder {
     pub params: Params,
     /// The adapter whose `lora_A` and `lora_B` are among the parameters, if any.
     pub lora: Option<LoraConfig>,
+    /// In what precision products with weights are computed; everything else is float32.
+    pub precision: Precision,
     device: Device,
     table: RotaryTable,
 }
@@ -50,6 +53,7 @@ impl Decoder {
             config,
             params,
             lora: None,
+            precision: Precision::F32,
             device: device.without_autodiff(),
             table,
         })
@@ -75,7 +79,7 @@ impl Decoder {
     pub fn sampling(&self) -> Weights {
         let mut weights = self.frozen();
         for group in self.packed_groups() {
-            weights.pack(&group);
+            weights.pack(&group, self.precision);
         }
         weights
     }
@@ -88,7 +92,7 @@ impl Decoder {
             param.tensor = Tensor::zeros([0], &self.device);
         }
         for group in self.packed_groups() {
-            weights.pack(&group);
+            weights.pack(&group, self.precision);
         }
         weights
     }
@@ -276,12 +280,27 @@ impl Decoder {
                 let x = self.run_layers_kept(weights, passes, batch)?;
                 return self.last_norm(weights, x);
             }
-            (None, ..) => embedding(self.matrix(weights, EMBEDDING)?, ids),
+            (None, ..) => self.embed(weights, ids)?,
         };
         for layer in 0..self.config.num_hidden_layers {
             x = self.layer(weights, layer, x, positions, &mut attend)?;
         }
         self.last_norm(weights, x)
+    }
+
+    /// The embeddings of ids, rounded as a packed matrix holds them.
+    pub(crate) fn embed(
+        &self,
+        weights: &Weights,
+        ids: &Arc<[u32]>,
+    ) -> Result<Tensor<2>, PolicyError> {
+        let rows = embedding(self.matrix(weights, EMBEDDING)?, ids);
+        Ok(self.precision.round(rows))
+    }
+
+    /// `x Wᵀ` in the decoder's precision.
+    fn product(&self, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+        linear_in(self.precision, x, weight)
     }
 
     fn last_norm(&self, weights: &Weights, x: Tensor<2>) -> Result<Tensor<2>, PolicyError> {
@@ -382,7 +401,7 @@ impl Decoder {
             {
                 let b = self.matrix(weights, &format!("{name}.lora_B.weight"))?;
                 let x = self.drop(weights, lora.dropout, name, x.clone());
-                *out = out.clone() + linear(linear(x, a), b) * lora.scale();
+                *out = out.clone() + self.product(self.product(x, a), b) * lora.scale();
             }
         }
         Ok(outs)
@@ -400,7 +419,7 @@ impl Decoder {
             None => {
                 let mut outs = Vec::with_capacity(N);
                 for name in &names {
-                    outs.push(linear(x.clone(), self.matrix(weights, name)?));
+                    outs.push(self.product(x.clone(), self.matrix(weights, name)?));
                 }
                 outs
             }

@@ -28,6 +28,7 @@ pub use log_probs::TokenLogps;
 pub use lora::LoraConfig;
 pub use packed::Packed;
 pub use params::{Param, Params};
+pub use togi_kernels::Precision;
 pub use weights::{DropoutKey, Weights};
 
 use togi_data::Tokenizer;

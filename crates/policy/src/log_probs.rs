@@ -59,7 +59,8 @@ impl Decoder {
         // `embedding` is a gather of rows with a deterministic backward pass.
         let hidden = embedding(hidden, &rows.into());
         let head = self.head(weights)?;
-        let scored = selected_log_probs(hidden, head, &targets.into(), temperature);
+        let targets = targets.into();
+        let scored = selected_log_probs(self.precision, hidden, head, &targets, temperature);
         Ok(TokenLogps {
             values: scored.logps,
             entropy: scored.entropy,
@@ -76,7 +77,11 @@ impl Decoder {
     /// As [`Decoder::hidden`].
     pub fn logits(&self, weights: &Weights, ids: &[u32]) -> Result<Tensor<2>, PolicyError> {
         let hidden = self.hidden(weights, &Packed::new([ids]))?;
-        Ok(togi_kernels::linear(hidden, self.head(weights)?))
+        Ok(togi_kernels::linear_in(
+            self.precision,
+            hidden,
+            self.head(weights)?,
+        ))
     }
 }
 

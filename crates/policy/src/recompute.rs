@@ -9,7 +9,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Gradients, Tensor};
-use togi_kernels::embedding;
 
 use crate::{
     decoder::{Attend, Decoder, EMBEDDING},
@@ -63,7 +62,7 @@ impl Decoder {
         batch: &Packed,
     ) -> Result<Tensor<2>, PolicyError> {
         let plain = weights.plain();
-        let mut x = embedding(self.matrix(&plain, EMBEDDING)?, &batch.ids);
+        let mut x = self.embed(&plain, &batch.ids)?;
         let mut inputs = Vec::with_capacity(self.config.num_hidden_layers);
         for layer in 0..self.config.num_hidden_layers {
             inputs.push(x.clone());
@@ -124,7 +123,7 @@ impl Decoder {
             }
         }
         let own = weights.leaves(|name| name == EMBEDDING);
-        let out = embedding(self.matrix(&own, EMBEDDING)?, &batch.ids);
+        let out = self.embed(&own, &batch.ids)?;
         let mut grads = (out * Tensor::from_inner(upstream)).sum().backward();
         found.add(own.gradients(&mut grads));
         Ok(())

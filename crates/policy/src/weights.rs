@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::{Gradients, Tensor};
-use togi_kernels::PackedLinear;
+use togi_kernels::{PackedLinear, Precision};
 
 use crate::{params::Params, recompute::Passes};
 
@@ -70,11 +70,11 @@ impl Weights {
         }
     }
 
-    /// Lays the named matrices, of one input, out for sampling. They stay as they are where that
-    /// has no form.
-    pub(crate) fn pack(&mut self, names: &[String]) {
+    /// Lays the named matrices, of one input, out for sampling, rounded to a
+    /// precision. They stay as they are where that has no form.
+    pub(crate) fn pack(&mut self, names: &[String], precision: Precision) {
         let matrices: Option<Vec<Tensor<2>>> = names.iter().map(|name| self.matrix(name)).collect();
-        if let Some(packed) = matrices.and_then(|all| PackedLinear::new(&all)) {
+        if let Some(packed) = matrices.and_then(|all| PackedLinear::new(&all, precision)) {
             self.packed.insert(names[0].clone(), packed);
             for name in names {
                 self.tensors.remove(name);
