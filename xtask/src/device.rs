@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use burn::tensor::Device;
+use togi_policy::Precision;
 
 use crate::InputError;
 
@@ -25,7 +26,12 @@ pub(crate) fn parse(spec: &str) -> Result<Device> {
     };
     let devices = found.map_err(|reason| InputError(format!("--device {spec}: {reason}")))?;
     match devices.get(index) {
-        Some(device) => Ok(device.clone()),
+        Some(device) => {
+            let precision = Precision::of_program();
+            check(device, precision)
+                .map_err(|reason| InputError(format!("--dtype {precision}: {reason}")))?;
+            Ok(device.clone())
+        }
         None => {
             let text = format!(
                 "--device {spec}: there are {} of this kind here; `cargo xtask devices` lists them",
@@ -34,6 +40,33 @@ pub(crate) fn parse(spec: &str) -> Result<Device> {
             Err(InputError(text).into())
         }
     }
+}
+
+/// Refuses a precision that a device does not compute in.
+fn check(device: &Device, precision: Precision) -> std::result::Result<(), String> {
+    let offered = precisions(device);
+    if offered.contains(&precision) {
+        return Ok(());
+    }
+    let names: Vec<&str> = offered.iter().map(|p| p.name()).collect();
+    Err(format!(
+        "this device computes in {}; `cargo xtask devices` lists what each has",
+        names.join(" and ")
+    ))
+}
+
+/// The precisions that a device computes products in.
+fn precisions(device: &Device) -> Vec<Precision> {
+    [Precision::F32, Precision::Bf16, Precision::F16]
+        .into_iter()
+        .filter(|precision| match precision {
+            Precision::F32 => true,
+            // The CPU has a form for bfloat16, and no fast one for float16.
+            Precision::Bf16 if *device == Device::flex() => true,
+            Precision::F16 if *device == Device::flex() => false,
+            _ => device.supports_dtype(precision.dtype()),
+        })
+        .collect()
 }
 
 /// Prints what this build and this machine offer.

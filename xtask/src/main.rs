@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use togi_data::DataError;
 use togi_feedback::FeedbackError;
-use togi_policy::PolicyError;
+use togi_policy::{PolicyError, Precision};
 use togi_reward::control::ControlError;
 use togi_train::TrainError;
 
@@ -41,6 +41,10 @@ use togi_train::TrainError;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// Precision of products with weights: f32, bf16, or f16 on a GPU that has it (not for training).
+    /// Weights, optimiser, log-probabilities and losses stay f32.
+    #[arg(long, global = true, default_value = "f32", value_name = "TYPE")]
+    dtype: Precision,
 }
 
 #[derive(Subcommand)]
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     togi_kernels::keep_freed_memory();
     togi_kernels::compute_on_this_thread();
+    arguments.dtype.use_in_program();
     let result = match arguments.command {
         Command::Train(arguments) => train::run(&arguments),
         Command::Recipes => {

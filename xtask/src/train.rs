@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use clap::Args;
 use togi_data::{LossOn, lab::Writer, tokenize};
 use togi_eval::{comparison::plain, report::Report};
-use togi_policy::{Policy, source::Source};
+use togi_policy::{Policy, Precision, source::Source};
 use togi_reward::LabGold;
 use togi_train::{
     RunFolder,
@@ -131,6 +131,10 @@ impl TrainArguments {
                 text.push_str(&format!(" {}", self.scorer.text()));
             }
         }
+        let precision = Precision::of_program();
+        if precision != Precision::F32 {
+            text.push_str(&format!(" --dtype {precision}"));
+        }
         text.push('\n');
         text.push_str(&to_toml(config)?);
         let run = RunFolder::open(&out, &text, self.resume)?;
@@ -172,6 +176,10 @@ impl TrainArguments {
 pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
     // A device that is not there is said before a folder is made.
     device::parse(&arguments.device)?;
+    if Precision::of_program() == Precision::F16 {
+        let text = "--dtype f16: gradients leave its range; train in f32 or bf16";
+        return Err(InputError(text.to_owned()).into());
+    }
     let on_lab = arguments.on_lab();
     let judged = matches!(arguments.recipe, Recipe::Rlaif | Recipe::Cai);
     if arguments.judge.is_some() && !judged {

@@ -1,6 +1,10 @@
 //! In what precision products are computed.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::atomic::{AtomicU8, Ordering},
+};
 
 use burn::tensor::{FloatDType, Tensor};
 
@@ -21,7 +25,22 @@ pub enum Precision {
     F16,
 }
 
+/// What [`Precision::of_program`] says.
+static OF_PROGRAM: AtomicU8 = AtomicU8::new(0);
+
 impl Precision {
+    const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
+
+    /// The precision that models are loaded with: float32 until a program says otherwise.
+    pub fn of_program() -> Self {
+        Self::ALL[usize::from(OF_PROGRAM.load(Ordering::Relaxed))]
+    }
+
+    /// Sets it for models that are loaded from now on.
+    pub fn use_in_program(self) {
+        OF_PROGRAM.store(self as u8, Ordering::Relaxed);
+    }
+
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {

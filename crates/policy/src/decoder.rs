@@ -23,7 +23,8 @@ pub struct Decoder {
     pub params: Params,
     /// The adapter whose `lora_A` and `lora_B` are among the parameters, if any.
     pub lora: Option<LoraConfig>,
-    /// In what precision products with weights are computed; everything else is float32.
+    /// In what precision products with weights are computed; everything else is float32. It is the
+    /// program's ([`Precision::of_program`]) when the decoder is made.
     pub precision: Precision,
     device: Device,
     table: RotaryTable,
@@ -53,7 +54,7 @@ impl Decoder {
             config,
             params,
             lora: None,
-            precision: Precision::F32,
+            precision: Precision::of_program(),
             device: device.without_autodiff(),
             table,
         })

@@ -15,6 +15,7 @@ use crate::{
     metrics::Row,
     offline::host,
     online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
+    sampler::Importance,
 };
 
 /// Fields of the recipe `gspo`.
@@ -58,6 +59,10 @@ impl OnlineAlgorithm for Gspo {
 
     fn fits(&self, config: &OnlineConfig<Self>) -> Result<(), TrainError> {
         config.in_groups()
+    }
+
+    fn importance(&self) -> Importance {
+        Importance::Sequences
     }
 
     fn advantages(&self, scored: &Scored<'_>, (): &mut ()) -> Result<Vec<Vec<f64>>, TrainError> {

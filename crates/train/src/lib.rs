@@ -44,6 +44,7 @@ pub mod rloo;
 pub mod rollout;
 pub mod rso;
 pub mod run_folder;
+pub mod sampler;
 pub mod schedule;
 pub mod selection;
 pub mod sft;

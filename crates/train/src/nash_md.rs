@@ -9,6 +9,7 @@ use crate::{
     error::TrainError,
     metrics::Row,
     online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
+    sampler::Importance,
     xpo::halves,
 };
 
@@ -65,6 +66,10 @@ impl OnlineAlgorithm for NashMd {
 
     /// The probability that the policy's completion is preferred to the mixture's, and 0 for the
     /// mixture's, which are not learnt from.
+    fn importance(&self) -> Importance {
+        Importance::Nothing
+    }
+
     fn advantages(&self, scored: &Scored<'_>, (): &mut ()) -> Result<Vec<Vec<f64>>, TrainError> {
         let half = scored.group_size / 2;
         let mut likes = Vec::with_capacity(scored.scores.len());

@@ -261,6 +261,7 @@ fn draw<A: OnlineAlgorithm>(
     let size = config.completions_per_prompt;
     let opponent = config.algorithm.opponent();
     let own = config.own_completions();
+    let policy = &config.sampler.of(policy);
     let weights = policy.sampling();
     // Laid out for sampling only where it samples: that is a copy of the weights.
     let theirs = match opponent {
@@ -429,7 +430,11 @@ fn gather<A: OnlineAlgorithm>(
         greedy: &greedy,
         device,
     };
-    let advantages = config.algorithm.advantages(&view, &mut progress.memory)?;
+    let mut advantages = config.algorithm.advantages(&view, &mut progress.memory)?;
+    let importance = config.algorithm.importance();
+    let drawn = (&rollouts[..], &logps[..]);
+    let sampler = &config.sampler;
+    sampler.correct(models.policy, importance, drawn, &mut advantages, row);
 
     // What is logged is about the policy's own completions.
     let numbers: Vec<usize> = (0..rollouts.len()).filter(is_own).collect();
@@ -547,7 +552,7 @@ fn optimise<A: OnlineAlgorithm>(
             parts.set("policy/approx_kl", approx_kl);
             if first {
                 row.set("policy/ratio_first", 1.0 + ratio.error);
-                ratio.check(stage.name, step + 1)?;
+                ratio.check(models.policy.precision, stage.name, step + 1)?;
             } else if config.target_kl > 0.0 && approx_kl > config.target_kl {
                 row.set("policy/stopped_epoch", epoch as f64);
                 break 'epochs;

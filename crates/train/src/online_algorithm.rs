@@ -14,6 +14,7 @@ use crate::{
     offline::host,
     online_config::{KlPlace, OnlineConfig},
     rollout::{join, rows_of},
+    sampler::Importance,
 };
 
 /// Completions of one step as advantages are computed from them: groups of `group_size`, one after
@@ -172,6 +173,11 @@ pub trait OnlineAlgorithm:
     /// True if the completions of a prompt must stay in one part.
     fn keeps_groups(&self) -> bool {
         false
+    }
+
+    /// What is weighted where the sampler's precision is lower than the policy's.
+    fn importance(&self) -> Importance {
+        Importance::Tokens
     }
 
     /// The advantage of each token of each completion.

@@ -10,6 +10,7 @@ use crate::{
     monitor::MonitorConfig,
     online::OnlineAlgorithm,
     reference::{ReferenceUpdate, kl_limits},
+    sampler::SamplerSection,
 };
 
 /// Where the KL to the reference acts.
@@ -49,6 +50,8 @@ pub struct OnlineConfig<A: OnlineAlgorithm> {
     pub gradient_checkpointing: bool,
     /// How completions are drawn. Log-probabilities are taken at the same temperature.
     pub sampling: Sampling,
+    /// In what precision they are drawn.
+    pub sampler: SamplerSection,
     /// Subtracted from the score of a completion that did not end.
     pub missing_eos_penalty: f64,
     /// The last tokens before `max_new_tokens` over which the score falls by 1 in a line (DAPO's soft
@@ -106,6 +109,7 @@ impl<A: OnlineAlgorithm> OnlineConfig<A> {
             micro_batch_size: 8,
             gradient_checkpointing: false,
             sampling: Sampling::default(),
+            sampler: SamplerSection::default(),
             missing_eos_penalty: 0.0,
             overlong_buffer: 0,
             dynamic_sampling: 0,
@@ -204,6 +208,7 @@ impl<A: OnlineAlgorithm> RecipeConfig for OnlineConfig<A> {
         self.optim.validate()?;
         self.data.validate()?;
         self.monitor.validate()?;
+        self.sampler.validate()?;
         self.monitor
             .keeps_enough(self.checkpoint_every, self.keep_checkpoints)?;
         if let Some(lora) = &self.lora {

@@ -13,6 +13,7 @@ use crate::{
     online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
     preference_loss::{PairTokens, PreferenceLoss},
     reward::log_pairs,
+    sampler::Importance,
 };
 
 /// Fields of the recipe `online-dpo`.
@@ -185,6 +186,10 @@ impl OnlineAlgorithm for OnlineDpo {
 
     fn keeps_groups(&self) -> bool {
         true
+    }
+
+    fn importance(&self) -> Importance {
+        Importance::Nothing
     }
 
     fn advantages(&self, scored: &Scored<'_>, (): &mut ()) -> Result<Vec<Vec<f64>>, TrainError> {

@@ -37,6 +37,7 @@ use crate::{
     rollout::{
         FirstRatio, HeldOut, Rollout, join, mean, rollouts, rows_of, scores, split, write_samples,
     },
+    sampler::Importance,
 };
 
 pub use crate::ppo_config::{PpoConfig, ValueInit};
@@ -298,7 +299,7 @@ fn gather(
     let first = step * config.prompts_per_step as u64;
     let (policy, tokenizer) = (&*models.policy, models.tokenizer);
     let rollouts = rollouts(
-        policy,
+        &config.sampler.of(policy),
         tokenizer,
         prompts,
         &config.sampling,
@@ -344,13 +345,6 @@ fn gather(
             lens(),
         ));
     }
-    let mismatch = rollouts
-        .iter()
-        .zip(&logps)
-        .flat_map(|(r, l)| r.sampler_logps.iter().zip(l))
-        .map(|(a, b)| (f64::from(*a) - b).abs())
-        .fold(0.0, f64::max);
-
     let device = policy.device();
     let lens: Vec<usize> = logps.iter().map(Vec::len).collect();
     let mask: Tensor<2, Bool> = completion_mask(&lens, device);
@@ -417,10 +411,14 @@ fn gather(
         "completions/clipped_ratio",
         unended as f64 / rollouts.len() as f64,
     );
-    row.set("sampling/logp_difference_max", mismatch);
     let alarms = monitor.step(&config.monitor, (stage.name, step + 1), &seen, row);
 
-    let advantages = rows_of(&advantages, &logps);
+    let mut advantages = rows_of(&advantages, &logps);
+    let drawn = (&rollouts[..], &logps[..]);
+    let importance = Importance::Tokens;
+    config
+        .sampler
+        .correct(policy, importance, drawn, &mut advantages, row);
     let returns = rows_of(&estimated.returns, &logps);
     let experience = Experience {
         rollouts,
@@ -532,7 +530,7 @@ fn optimise(
             if epoch == 0 && number == 0 {
                 row.set("policy/ratio_first", 1.0 + ratio_of_first.error);
                 row.set("policy/approx_kl_first", approx_kl);
-                ratio_of_first.check(stage.name, step + 1)?;
+                ratio_of_first.check(models.policy.precision, stage.name, step + 1)?;
             } else if config.target_kl > 0.0 && approx_kl > config.target_kl {
                 row.set("policy/stopped_epoch", epoch as f64);
                 break 'epochs;

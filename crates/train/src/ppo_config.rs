@@ -11,6 +11,7 @@ use crate::{
     error::TrainError,
     monitor::MonitorConfig,
     reference::{ReferenceUpdate, kl_limits},
+    sampler::SamplerSection,
 };
 
 /// What the value model starts from.
@@ -44,6 +45,8 @@ pub struct PpoConfig {
     pub gradient_checkpointing: bool,
     /// How completions are drawn. Log-probabilities are taken at the same temperature.
     pub sampling: Sampling,
+    /// In what precision they are drawn.
+    pub sampler: SamplerSection,
     /// Weight of the per-token KL penalty at first.
     pub kl_coef: f64,
     /// How the KL is estimated from a sample.
@@ -111,6 +114,7 @@ impl Default for PpoConfig {
             minibatch_size: 32,
             micro_batch_size: 8,
             gradient_checkpointing: false,
+            sampler: SamplerSection::default(),
             sampling: Sampling {
                 temperature: 0.7,
                 ..Sampling::default()
@@ -179,6 +183,7 @@ impl RecipeConfig for PpoConfig {
         self.optim.validate()?;
         self.data.validate()?;
         self.monitor.validate()?;
+        self.sampler.validate()?;
         self.monitor
             .keeps_enough(self.checkpoint_every, self.keep_checkpoints)?;
         if let Some(lora) = &self.lora {

@@ -10,6 +10,7 @@ use crate::{
     error::TrainError,
     metrics::Row,
     online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
+    sampler::Importance,
 };
 
 /// Fields of the recipe `raft`.
@@ -61,6 +62,10 @@ impl OnlineAlgorithm for Raft {
 
     /// 1 for what is learnt, 0 for the others. Equal scores: the one that was drawn first. Of
     /// completions that all score the same none is better, and none is learnt.
+    fn importance(&self) -> Importance {
+        Importance::Nothing
+    }
+
     fn advantages(&self, scored: &Scored<'_>, (): &mut ()) -> Result<Vec<Vec<f64>>, TrainError> {
         let mut kept = Vec::with_capacity(scored.scores.len());
         for group in scored.scores.chunks(scored.group_size) {

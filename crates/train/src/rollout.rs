@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Map, Value};
 use togi_data::{PromptSample, Sample, Tokenizer};
 use togi_policy::{
-    Decoder, Finish, Generation, Sampling,
+    Decoder, Finish, Generation, Precision, Sampling,
     generate::{Request, Voice, generate_with},
     log_probs::pad,
 };
@@ -266,8 +266,14 @@ pub(crate) fn join(rows: &[Vec<f64>], device: &Device) -> Tensor<2> {
 
 /// How far the log-probabilities of the first minibatch may be from those of the rollout, for each nat of
 /// their size and one more: what float32 rounds differently when samples are packed in other company.
-/// Another model, temperature or dropout is off by a thousand times that.
-pub const RATIO_TOLERANCE: f64 = 1e-5;
+/// Another model, temperature or dropout is off by a thousand times that. In a lower precision a sum that
+/// float32 rounds differently can fall to the other side of a rounding.
+pub fn ratio_tolerance(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 1e-5,
+        _ => precision.epsilon(),
+    }
+}
 
 /// The check that the policy that is trained is the one that wrote the completions: at the first
 /// minibatch of a step every ratio is 1.
@@ -290,8 +296,13 @@ impl FirstRatio {
 
     /// # Errors
     /// When a ratio is further from 1 than rounding explains.
-    pub(crate) fn check(&self, stage: &str, step: u64) -> Result<(), TrainError> {
-        if self.scaled <= RATIO_TOLERANCE {
+    pub(crate) fn check(
+        &self,
+        precision: Precision,
+        stage: &str,
+        step: u64,
+    ) -> Result<(), TrainError> {
+        if self.scaled <= ratio_tolerance(precision) {
             return Ok(());
         }
         Err(TrainError::Run {
@@ -332,7 +343,7 @@ mod tests {
         let off = |old: f64, by: f64| {
             let mut first = FirstRatio::default();
             first.see(&one(old + by), &one(old));
-            first.check("ppo", 1)
+            first.check(Precision::F32, "ppo", 1)
         };
         assert!(off(-0.1, 1e-6).is_ok());
         assert!(off(-15.0, 1e-4).is_ok());

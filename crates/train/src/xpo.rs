@@ -10,6 +10,7 @@ use crate::{
     error::TrainError,
     online::{OnlineAlgorithm, OnlineConfig, Part, PartLoss, Scored},
     online_dpo::{Pairs, nothing, over_pairs},
+    sampler::Importance,
 };
 
 /// Fields of the recipe `xpo`.
@@ -64,6 +65,10 @@ impl OnlineAlgorithm for Xpo {
     }
 
     /// Each completion of the policy against one of the reference: 1 for the better, -1 for the other.
+    fn importance(&self) -> Importance {
+        Importance::Nothing
+    }
+
     fn advantages(&self, scored: &Scored<'_>, (): &mut ()) -> Result<Vec<Vec<f64>>, TrainError> {
         let half = scored.group_size / 2;
         let mut marks = Vec::with_capacity(scored.scores.len());

@@ -1,0 +1,186 @@
+//! Rollouts from a policy in a lower precision than it is trained in, and what makes up for that.
+
+use serde::{Deserialize, Serialize};
+use togi_policy::{Decoder, Precision};
+
+use crate::{
+    error::TrainError,
+    metrics::Row,
+    rollout::{Rollout, mean},
+};
+
+/// The settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SamplerSection {
+    /// Precision of the sampler's products: as the policy's, or lower, which reads half the bytes for
+    /// each token.
+    pub dtype: SamplerDtype,
+    /// Importance weights of tokens, `π(token) / sampler(token)`, are cut at this (TRL's
+    /// `vllm_importance_sampling_cap`).
+    pub importance_cap: f64,
+}
+
+impl Default for SamplerSection {
+    fn default() -> Self {
+        Self {
+            dtype: SamplerDtype::Same,
+            importance_cap: 2.0,
+        }
+    }
+}
+
+/// A sampler's precision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SamplerDtype {
+    /// As the policy that is trained.
+    Same,
+    /// float32.
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+/// What the importance weights of a method are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Importance {
+    /// Each token by itself, as its loss is (Yao et al. 2025, truncated importance sampling).
+    Tokens,
+    /// All of a completion: one weight for its tokens.
+    Sequences,
+    /// Nothing: the method compares or imitates completions, wherever they come from.
+    Nothing,
+}
+
+impl SamplerSection {
+    /// # Errors
+    /// Names the field that is out of range.
+    pub(crate) fn validate(&self) -> Result<(), TrainError> {
+        if self.importance_cap.is_finite() && self.importance_cap >= 1.0 {
+            return Ok(());
+        }
+        let reason = format!("{} is not a number from 1 on", self.importance_cap);
+        Err(TrainError::config("sampler.importance_cap", reason))
+    }
+
+    /// The policy as it samples: the same parameters.
+    pub(crate) fn of(&self, policy: &Decoder) -> Decoder {
+        let mut sampler = policy.clone();
+        sampler.precision = match self.dtype {
+            SamplerDtype::Same => policy.precision,
+            SamplerDtype::F32 => Precision::F32,
+            SamplerDtype::Bf16 => Precision::Bf16,
+        };
+        sampler
+    }
+
+    /// Multiplies advantages by `min(π / sampler, importance_cap)` where the sampler's precision is
+    /// another than the policy's, and logs how far the two are apart in any case; does nothing for methods
+    /// that weight nothing.
+    ///
+    /// Every loss with an importance weight is linear in its advantages for one sign of them, which
+    /// positive weights do not change: weighting the advantage is weighting the loss.
+    pub(crate) fn correct(
+        &self,
+        policy: &Decoder,
+        importance: Importance,
+        (rollouts, logps): (&[Rollout], &[Vec<f64>]),
+        advantages: &mut [Vec<f64>],
+        row: &mut Row,
+    ) {
+        if importance == Importance::Nothing {
+            return;
+        }
+        let apart: Vec<Vec<f64>> = rollouts
+            .iter()
+            .zip(logps)
+            .map(|(rollout, logps)| {
+                let sampled = rollout.sampler_logps.iter().map(|x| f64::from(*x));
+                logps.iter().zip(sampled).map(|(a, b)| a - b).collect()
+            })
+            .collect();
+        let all = || apart.iter().flatten().copied();
+        let largest = all().fold(0.0, |most: f64, x| most.max(x.abs()));
+        row.set("sampling/logp_difference_max", largest);
+        row.set("sampling/logp_difference_mean", mean(all().map(f64::abs)));
+        if self.of(policy).precision == policy.precision {
+            return;
+        }
+        let (mut weights, mut cut) = (Vec::new(), 0);
+        for (apart, advantages) in apart.iter().zip(advantages) {
+            let whole: f64 = apart.iter().sum();
+            for (apart, advantage) in apart.iter().zip(advantages) {
+                let weight = match importance {
+                    Importance::Sequences => whole.exp(),
+                    _ => apart.exp(),
+                };
+                cut += usize::from(weight > self.importance_cap);
+                let weight = weight.min(self.importance_cap);
+                *advantage *= weight;
+                weights.push(weight);
+            }
+        }
+        let count = weights.len().max(1) as f64;
+        row.set("sampling/importance_mean", mean(weights));
+        row.set("sampling/importance_cut", cut as f64 / count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use togi_data::Sample;
+    use togi_policy::{Finish, source};
+
+    use super::*;
+
+    fn rollout(sampler_logps: &[f32]) -> Rollout {
+        let tokens = vec![1; sampler_logps.len()];
+        Rollout {
+            prompt: String::new(),
+            prompt_len: 1,
+            sample: Sample::from_parts(&[1], &tokens, &[]),
+            text: String::new(),
+            finish: Finish::Length,
+            sampler_logps: sampler_logps.to_vec(),
+        }
+    }
+
+    #[test]
+    fn advantages_are_weighted_by_what_the_policy_thinks_of_the_samplers_tokens() {
+        let policy = source::lab(&Device::flex(), 0).unwrap().decoder;
+        let rollouts = [rollout(&[-1.0, -2.0]), rollout(&[-3.0])];
+        let logps = [vec![-1.0 + 0.5_f64.ln(), -2.0 + 1.5_f64.ln()], vec![0.0]];
+        let weigh = |dtype, importance| {
+            let settings = SamplerSection {
+                dtype,
+                importance_cap: 2.0,
+            };
+            let mut advantages = [vec![1.0, -1.0], vec![3.0]];
+            let mut row = Row::default();
+            let drawn = (&rollouts[..], &logps[..]);
+            settings.correct(&policy, importance, drawn, &mut advantages, &mut row);
+            (advantages, row)
+        };
+        let close = |a: [Vec<f64>; 2], b: [&[f64]; 2]| {
+            for (a, b) in a.iter().flatten().zip(b.iter().copied().flatten()) {
+                assert!((a - b).abs() < 1e-6, "{a} {b}");
+            }
+        };
+        let (tokens, row) = weigh(SamplerDtype::Bf16, Importance::Tokens);
+        close(tokens, [&[0.5, -1.5], &[6.0]]);
+        assert!((row.get("sampling/importance_mean").unwrap() - 4.0 / 3.0).abs() < 1e-6);
+        assert!((row.get("sampling/importance_cut").unwrap() - 1.0 / 3.0).abs() < 1e-6);
+        assert!((row.get("sampling/logp_difference_max").unwrap() - 3.0).abs() < 1e-6);
+        let (sequences, _) = weigh(SamplerDtype::Bf16, Importance::Sequences);
+        close(sequences, [&[0.75, -0.75], &[6.0]]);
+        for same in [
+            weigh(SamplerDtype::Same, Importance::Tokens),
+            weigh(SamplerDtype::Bf16, Importance::Nothing),
+        ] {
+            close(same.0, [&[1.0, -1.0], &[3.0]]);
+            assert!(same.1.get("sampling/importance_mean").is_none());
+        }
+    }
+}
