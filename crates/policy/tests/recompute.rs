@@ -108,7 +108,11 @@ fn adapters_with_dropout() {
             of_log_probs(&decoder, &weights)
         };
         let (kept, again) = (run(false, 7), run(true, 7));
-        assert_ne!(kept.0, run(false, 8).0, "{name}: another pass, another mask");
+        assert_ne!(
+            kept.0,
+            run(false, 8).0,
+            "{name}: another pass, another mask"
+        );
         same(name, kept, again, &["lora_A", "lora_B"]);
     }
 }
