@@ -7,32 +7,25 @@ use console::{Style, measure_text_width};
 use togi_data::{
     BadRows, DataError, LabelledSample, Located, LossOn, OverLong, PairSample, PromptSample,
     RankedSample, RatedSample, Role, Sample, StepSample, TokenizeOptions, Tokenizer,
-    batch::Order,
     lab::Writer,
     stats::{Lengths, Measured},
     tokenize,
 };
-use togi_policy::{Decoder, Policy};
+use togi_policy::Policy;
 use togi_train::{
-    config::{DataSection, LoopSection, RecipeConfig, to_toml},
+    config::{DataSection, RecipeConfig, to_toml},
     data::{DataSource, LabRows, Rows, rows},
-    kto::KtoConfig,
-    memory::{MemoryEstimate, human},
+    memory::{self, Available, Demand, Extent, Sizes, available, human},
     online::{OnlineAlgorithm, OnlineConfig},
-    ppo::{PpoConfig, ValueInit},
-    preference::PreferenceConfig,
-    reward::{RewardConfig, RewardLoss},
+    ppo::ValueInit,
+    reward::RewardLoss,
     rlhf::RlhfConfig,
     rso::RsoConfig,
-    sft::SftConfig,
 };
 
 use crate::{
     device,
-    recipe::{
-        OnlineVisitor, Recipe, kto_defaults, ppo_defaults, preference_defaults, reward_defaults,
-        rso_defaults, sft_defaults,
-    },
+    recipe::{OnlineVisitor, Recipe, preference_defaults, rso_defaults},
     train::{TrainArguments, rlhf_defaults},
 };
 
@@ -49,21 +42,19 @@ pub(crate) struct InspectArguments {
 }
 
 /// What of a sample goes through the model.
-trait Shown: Measured {
+trait Shown: Measured + Extent {
     /// The sequences, with a name each.
     fn sides(&self) -> Vec<(&'static str, Sample)>;
 
-    /// Tokens that go through the model: a common beginning counts once.
-    fn packed(&self) -> usize;
+    /// What goes through the model: of each sample that the row makes.
+    fn sizes(&self) -> Sizes {
+        vec![self.extent()]
+    }
 }
 
 impl Shown for Sample {
     fn sides(&self) -> Vec<(&'static str, Sample)> {
         vec![("", self.clone())]
-    }
-
-    fn packed(&self) -> usize {
-        self.len()
     }
 }
 
@@ -73,12 +64,6 @@ impl Shown for PairSample {
             ("chosen", self.chosen.clone()),
             ("rejected", self.rejected.clone()),
         ]
-    }
-
-    fn packed(&self) -> usize {
-        let both = self.chosen.ids.iter().zip(&self.rejected.ids);
-        let common = both.take_while(|(a, b)| a == b).count();
-        self.chosen.len() + self.rejected.len() - common
     }
 }
 
@@ -90,8 +75,8 @@ impl Shown for Vec<LabelledSample> {
             .collect()
     }
 
-    fn packed(&self) -> usize {
-        self.iter().map(|labelled| labelled.sample.len()).sum()
+    fn sizes(&self) -> Sizes {
+        memory::sizes(self)
     }
 }
 
@@ -103,19 +88,11 @@ impl Shown for RankedSample {
         };
         self.answers.iter().enumerate().map(named).collect()
     }
-
-    fn packed(&self) -> usize {
-        self.answers.iter().map(Sample::len).sum()
-    }
 }
 
 impl Shown for RatedSample {
     fn sides(&self) -> Vec<(&'static str, Sample)> {
         vec![("", self.sample.clone())]
-    }
-
-    fn packed(&self) -> usize {
-        self.sample.len()
     }
 }
 
@@ -123,19 +100,11 @@ impl Shown for StepSample {
     fn sides(&self) -> Vec<(&'static str, Sample)> {
         vec![("", self.sample.clone())]
     }
-
-    fn packed(&self) -> usize {
-        self.sample.len()
-    }
 }
 
 impl Shown for PromptSample {
     fn sides(&self) -> Vec<(&'static str, Sample)> {
         vec![("", Sample::from_parts(&self.ids, &[], &[]))]
-    }
-
-    fn packed(&self) -> usize {
-        self.ids.len()
     }
 }
 
@@ -151,8 +120,9 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
     }
     match train.recipe {
         Recipe::Sft => {
-            let config: SftConfig = train.resolve(&sft_defaults(on_lab))?;
+            let config = train.sft_config()?;
             let mut policy = heading(train, &config, &device, config.seed)?;
+            let plain = policy.decoder.clone();
             add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
             let rows = LabRows::Answers(Writer::demonstrator());
             let batches = arguments.look(
@@ -163,12 +133,13 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
                 config.seed,
                 tokenize::sft,
             )?;
-            memory(&batches, config.seed, &config.train, &policy.decoder, None);
+            arguments.memory(&Demand::sft(&config, &plain, batches), &device)?;
         }
         Recipe::Reward => {
-            let config: RewardConfig = train.resolve(&reward_defaults(on_lab))?;
+            let config = train.reward_config()?;
             let mut policy = heading(train, &config, &device, config.seed)?;
             policy.decoder = policy.decoder.with_score_head(Some(config.seed))?;
+            let plain = policy.decoder.clone();
             add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
             let (rows, seed) = (config.lab_rows(), config.seed);
             let (section, on) = (&config.data, LossOn::Completion);
@@ -186,11 +157,12 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
                     arguments.look(&policy, rows, section, on, seed, tokenize::steps)?
                 }
             };
-            memory(&batches, config.seed, &config.train, &policy.decoder, None);
+            arguments.memory(&Demand::reward(&config, &plain, batches), &device)?;
         }
         Recipe::Kto => {
-            let config: KtoConfig = train.resolve(&kto_defaults(on_lab))?;
+            let config = train.kto_config()?;
             let mut policy = heading(train, &config, &device, config.seed)?;
+            let plain = policy.decoder.clone();
             add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
             let rows = LabRows::Preferences(config.annotators);
             let batches = arguments.look(
@@ -201,11 +173,10 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
                 config.seed,
                 tokenize::labelled,
             )?;
-            let copy = config.lora.is_none().then_some(&policy.decoder);
-            memory(&batches, config.seed, &config.train, &policy.decoder, copy);
+            arguments.memory(&Demand::kto(&config, &plain, batches), &device)?;
         }
         Recipe::Ppo => {
-            let config: PpoConfig = train.resolve(&ppo_defaults(on_lab))?;
+            let config = train.ppo_config()?;
             let policy = heading(train, &config, &device, config.seed)?;
             let batches = arguments.look(
                 &policy,
@@ -215,12 +186,18 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
                 config.seed,
                 tokenize::prompt,
             )?;
-            ppo_memory(&batches, &config, policy, !train.scorer.is_lab())?;
+            let rewards = train.reward_parameters(&policy);
+            if rewards == 0 && config.value_init == ValueInit::RewardModel {
+                println!("\nwithout a reward model, the value model starts from the policy");
+            }
+            let demand = Demand::ppo(&config, &policy.decoder, rewards, &batches);
+            arguments.memory(&demand, &device)?;
         }
         Recipe::Rso => {
             let config: RsoConfig = train.resolve(&rso_defaults(on_lab))?;
             let seed = config.preference.seed;
             let mut policy = heading(train, &config, &device, seed)?;
+            let plain = policy.decoder.clone();
             let lora = config.preference.lora.as_ref();
             add_lora(&mut policy, lora, seed)?;
             let data = &config.preference.data;
@@ -231,14 +208,8 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             let new = config.sampling.max_new_tokens;
             let pair = |(tokens, _): (usize, usize)| (tokens + 2 * new, 2 * new);
             let batches: Sizes = prompts.into_iter().map(pair).collect();
-            let copy = lora.is_none().then_some(&policy.decoder);
-            memory(
-                &batches,
-                seed,
-                &config.preference.train,
-                &policy.decoder,
-                copy,
-            );
+            let demand = Demand::preference(&config.preference, &plain, batches);
+            arguments.memory(&demand, &device)?;
         }
         Recipe::Rlhf => {
             let config: RlhfConfig = train.resolve(&rlhf_defaults(train)?)?;
@@ -272,11 +243,14 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
                 config.seed,
                 tokenize::prompt,
             )?;
-            ppo_memory(&batches, &config.ppo, policy, true)?;
+            let rewards = policy.decoder.params.count().0;
+            let demand = Demand::ppo(&config.ppo, &policy.decoder, rewards, &batches);
+            arguments.memory(&demand, &device)?;
         }
         recipe => {
-            let config: PreferenceConfig = train.resolve(&preference_defaults(recipe, on_lab))?;
+            let config = train.preference_config(&preference_defaults(recipe, on_lab))?;
             let mut policy = heading(train, &config, &device, config.seed)?;
+            let plain = policy.decoder.clone();
             add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
             let rows = LabRows::Preferences(config.annotators);
             let batches = arguments.look(
@@ -287,14 +261,8 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
                 config.seed,
                 tokenize::pair,
             )?;
-            let copy = config.lora.is_none() && config.loss.needs_reference();
-            memory(
-                &batches,
-                config.seed,
-                &config.train,
-                &policy.decoder,
-                copy.then_some(&policy.decoder),
-            );
+            let demand = Demand::preference(&config, &plain, batches);
+            arguments.memory(&demand, &device)?;
         }
     }
     Ok(())
@@ -343,9 +311,6 @@ fn add_lora(policy: &mut Policy, lora: Option<&togi_policy::LoraConfig>, seed: u
     Ok(())
 }
 
-/// `(tokens through the model, scored tokens)` of each training sample, in their order.
-type Sizes = Vec<(usize, usize)>;
-
 /// Looks at an online recipe.
 struct Online<'a>(&'a InspectArguments, &'a Device);
 
@@ -361,8 +326,8 @@ impl InspectArguments {
         device: &Device,
         defaults: &OnlineConfig<A>,
     ) -> Result<()> {
-        let config: OnlineConfig<A> = self.train.resolve(defaults)?;
-        let mut policy = heading(&self.train, &config, device, config.seed)?;
+        let config = self.train.online_config(defaults)?;
+        let policy = heading(&self.train, &config, device, config.seed)?;
         let sizes = self.look(
             &policy,
             LabRows::Prompts,
@@ -371,27 +336,9 @@ impl InspectArguments {
             config.seed,
             tokenize::prompt,
         )?;
-        let mut estimate = MemoryEstimate::new();
-        if !self.train.scorer.is_lab() {
-            estimate.frozen(&policy.decoder);
-        }
-        match &config.lora {
-            Some(lora) => policy.decoder.add_lora(lora.clone(), config.seed)?,
-            None => estimate.frozen(&policy.decoder),
-        }
-        let micro = config.micro_batch_size.min(config.minibatch_size);
-        estimate.trained(&policy.decoder, micro < config.minibatch_size);
-        let new = config.sampling.max_new_tokens;
-        let longest = sizes.iter().map(|size| size.0).max().unwrap_or(0);
-        let tokens = micro * (longest + new);
-        estimate.activations(&policy.decoder, tokens, micro * new);
-        let drawn = config.prompts_per_step * config.completions_per_prompt;
-        let at_once = config.sampling.batch_size.min(drawn);
-        estimate.cache(&policy.decoder.config, at_once, longest + new);
-        print_estimate(
-            &estimate,
-            &format!("micro-batches of {micro}, at most {tokens} tokens"),
-        );
+        let rewards = self.train.reward_parameters(&policy);
+        let demand = Demand::online(&config, &policy.decoder, rewards, &sizes);
+        self.memory(&demand, device)?;
         Ok(())
     }
 
@@ -451,9 +398,7 @@ impl InspectArguments {
                 show(&row.place, &sample, tokenizer);
             }
             if let Some(sample) = tokenize(&row, tokenizer, &cut)? {
-                let sides = sample.sides();
-                let scored: usize = sides.iter().map(|(_, s)| s.scored().count()).sum();
-                sizes.push((sample.packed(), scored));
+                sizes.extend(sample.sizes());
             }
             good.push(row);
         }
@@ -599,79 +544,37 @@ fn print_run(role: Role, weight: f32, tokens: impl Iterator<Item = String>) {
     }
 }
 
-/// The largest micro-batch that the run meets.
-fn largest(sizes: &Sizes, seed: u64, train: &LoopSection) -> (usize, usize) {
-    let mut order = Order::new(seed, sizes.len());
-    let micro_batches = (0..train.max_steps).flat_map(|step| {
-        let batch = order.batch(step, train.batch_size);
-        let sums = batch.chunks(train.micro_batch_size).map(|part| {
-            let sizes = part.iter().map(|i| sizes[*i]);
-            sizes.fold((0, 0), |(t, s), size| (t + size.0, s + size.1))
-        });
-        sums.collect::<Vec<_>>()
-    });
-    micro_batches.max().unwrap_or((0, 0))
-}
-
-/// The estimate for a recipe that learns from fixed samples.
-fn memory(
-    sizes: &Sizes,
-    seed: u64,
-    train: &LoopSection,
-    decoder: &Decoder,
-    copy: Option<&Decoder>,
-) {
-    let mut estimate = MemoryEstimate::new();
-    let micro = train.micro_batch_size.min(train.batch_size);
-    estimate.trained(decoder, micro < train.batch_size);
-    if let Some(copy) = copy {
-        estimate.frozen(copy);
+impl InspectArguments {
+    /// Prints the estimate, what there is, and what would help where it is not enough.
+    fn memory(&self, demand: &Demand, device: &Device) -> Result<()> {
+        let (tokens, ..) = demand.largest();
+        let estimate = demand.estimate();
+        println!("\n{}", title("Memory (estimate)"));
+        for (name, bytes) in estimate.parts() {
+            println!("  {name:<24} {:>9}", human(bytes));
+        }
+        println!(
+            "  {:<24} {:>9}  (micro-batches of {}, at most {tokens} tokens)",
+            "together",
+            human(estimate.total()),
+            demand.micro.min(demand.batch),
+        );
+        match available(device, self.train.memory.limit()?) {
+            Available::Known(bytes, from) => {
+                println!("  {:<24} {:>9}  ({from})", "available", human(bytes));
+                if estimate.total() > bytes {
+                    println!(
+                        "that is not enough; what would help most, with the estimate of each:"
+                    );
+                    for setting in demand.advice(&self.train.keys()) {
+                        println!("  {setting}");
+                    }
+                }
+            }
+            Available::Unknown(reason) => {
+                println!("  available                  unknown: {reason}")
+            }
+        }
+        Ok(())
     }
-    let (tokens, scored) = largest(sizes, seed, train);
-    estimate.activations(decoder, tokens, scored);
-    print_estimate(
-        &estimate,
-        &format!("micro-batches of {micro}, the largest of {tokens} tokens"),
-    );
-}
-
-fn ppo_memory(sizes: &Sizes, config: &PpoConfig, mut policy: Policy, learned: bool) -> Result<()> {
-    let mut estimate = MemoryEstimate::new();
-    let value = policy.decoder.with_score_head(None)?;
-    if learned {
-        estimate.frozen(&value);
-    } else if config.value_init == ValueInit::RewardModel {
-        println!("\nwithout a reward model, the value model starts from the policy");
-    }
-    match &config.lora {
-        Some(lora) => policy.decoder.add_lora(lora.clone(), config.seed)?,
-        None => estimate.frozen(&policy.decoder),
-    }
-    let micro = config.micro_batch_size.min(config.minibatch_size);
-    let accumulates = micro < config.minibatch_size;
-    estimate.trained(&policy.decoder, accumulates);
-    estimate.trained(&value, accumulates);
-    let new = config.sampling.max_new_tokens;
-    let longest = sizes.iter().map(|size| size.0).max().unwrap_or(0);
-    let tokens = micro * (longest + new);
-    estimate.activations(&policy.decoder, tokens, micro * new);
-    let at_once = config.sampling.batch_size.min(config.prompts_per_step);
-    estimate.cache(&policy.decoder.config, at_once, longest + new);
-    print_estimate(
-        &estimate,
-        &format!("micro-batches of {micro}, at most {tokens} tokens"),
-    );
-    Ok(())
-}
-
-fn print_estimate(estimate: &MemoryEstimate, what: &str) {
-    println!("\n{}", title("Memory (estimate)"));
-    for (name, bytes) in estimate.parts() {
-        println!("  {name:<22} {:>9}", human(bytes));
-    }
-    println!(
-        "  {:<22} {:>9}  ({what})",
-        "together",
-        human(estimate.total())
-    );
 }

@@ -5,6 +5,7 @@ mod ai_feedback;
 mod bench;
 mod bench_algorithms;
 mod bench_annotation;
+mod budget;
 mod control;
 mod device;
 mod eval;

@@ -113,6 +113,17 @@ impl Recipe {
         }
     }
 
+    /// The key of the micro-batch, which `--micro-batch` sets; none for several stages.
+    pub(crate) fn micro_key(self) -> Option<&'static str> {
+        match self {
+            Self::Rlhf | Self::Cai => None,
+            Self::Rlaif => Some("learn.train.micro_batch_size"),
+            Self::Rso => Some("preference.train.micro_batch_size"),
+            _ if self.is_online() => Some("micro_batch_size"),
+            _ => Some("train.micro_batch_size"),
+        }
+    }
+
     /// Hands the defaults of an online recipe without a value model to the visitor; `None` for other
     /// recipes.
     pub(crate) fn online(self, on_lab: bool, visitor: impl OnlineVisitor) -> Option<Result<()>> {

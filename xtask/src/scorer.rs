@@ -28,6 +28,14 @@ pub(crate) struct Scorers {
     others: Vec<Box<dyn Reward>>,
 }
 
+impl Scorers {
+    /// Numbers in the reward models.
+    pub(crate) fn parameters(&self) -> usize {
+        let of = |model: &Decoder| model.params.count().0;
+        self.models.iter().map(of).sum()
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct RewardArguments {
     /// What scores answers: `lab`, or the folder or run folder of a reward model; several make an
@@ -84,6 +92,11 @@ impl RewardArguments {
     /// True if the lab's gold is all that scores, rules and ratings aside.
     pub(crate) fn is_lab(&self) -> bool {
         self.models_named().all(|spec| spec == "lab")
+    }
+
+    /// How many reward models score.
+    pub(crate) fn learned(&self) -> usize {
+        self.models_named().filter(|spec| *spec != "lab").count()
     }
 
     /// The sources that are neither rules nor ratings.

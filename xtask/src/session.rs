@@ -20,7 +20,8 @@ use togi_train::{
     arena::{Arena, Compared, lab_prompts},
     config::{DataSection, LoopSection, OptimSection},
     data::{DataSource, LabRows, Samples, samples},
-    lab_defaults, memory,
+    lab_defaults,
+    memory::{self, Demand, Watch},
     offline::{self, Objective, Stage},
     preference::{Preference, PreferenceConfig},
     stages,
@@ -36,6 +37,8 @@ pub(crate) struct Session {
     pub(crate) device: Device,
     pub(crate) bars: Bars,
     pub(crate) started: Instant,
+    /// What the run may use of memory.
+    pub(crate) watch: Watch,
 }
 
 impl Session {
@@ -100,12 +103,23 @@ impl Session {
         Ok(objective)
     }
 
+    /// Sets what the run may use of memory; tells if that is less than it will need.
+    pub(crate) fn watches(&mut self, demand: &Demand, arguments: &TrainArguments) -> Result<()> {
+        let limit = arguments.memory.limit()?;
+        self.watch = Watch::new(demand, &arguments.keys(), &self.device, limit);
+        if let Some(text) = self.watch.warning() {
+            self.bars.on(Event::Message(&text));
+        }
+        Ok(())
+    }
+
     pub(crate) fn stage(&mut self, seed: u64) -> Stage<'_> {
         Stage {
             name: &self.recipe,
             run: &self.run,
             seed,
             observer: &mut self.bars,
+            watch: self.watch.clone(),
         }
     }
 

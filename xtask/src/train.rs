@@ -1,6 +1,9 @@
 //! `cargo xtask train <recipe>`.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::Result;
 use burn::tensor::Device;
@@ -10,30 +13,28 @@ use togi_eval::{comparison::plain, report::Report};
 use togi_policy::{Policy, Precision, source::Source};
 use togi_reward::LabGold;
 use togi_train::{
-    RunFolder,
+    Event, Observer, RunFolder,
     arena::Compared,
     config::{RecipeConfig, resolve, to_toml},
     data::{DataSource, LabRows, check},
-    kto::{Kto, KtoConfig},
+    kto::Kto,
+    memory::{Demand, Watch, sizes},
     online::{self, OnlineAlgorithm, OnlineConfig, OnlineModels},
-    ppo::{self, Models, PpoConfig, ValueInit},
+    ppo::{self, Models, ValueInit},
     preference::PreferenceConfig,
-    reward::RewardConfig,
     rlhf::{self, RlhfConfig},
     rso::{self, RsoConfig},
-    sft::{Sft, SftConfig},
+    sft::Sft,
     stages,
 };
 
 use crate::{
     InputError,
     ai_feedback::{run_cai, run_rlaif},
+    budget::MemoryArguments,
     device,
     progress::Bars,
-    recipe::{
-        OnlineVisitor, Recipe, kto_defaults, ppo_defaults, preference_defaults, reward_defaults,
-        rso_defaults, sft_defaults,
-    },
+    recipe::{OnlineVisitor, Recipe, preference_defaults, rso_defaults},
     scorer::RewardArguments,
     session::Session,
 };
@@ -84,10 +85,34 @@ pub(crate) struct TrainArguments {
     /// Go on with a run that was interrupted.
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    pub(crate) memory: MemoryArguments,
 }
 
 impl TrainArguments {
     pub(crate) fn resolve<C: RecipeConfig>(&self, defaults: &C) -> Result<C> {
+        Ok(resolve(defaults, self.config_file(), &self.given()?)?)
+    }
+
+    pub(crate) fn config_file(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// The folder of the run that goes on, if one does.
+    pub(crate) fn resumed(&self) -> Option<PathBuf> {
+        self.resume.then(|| self.folder())
+    }
+
+    fn folder(&self) -> PathBuf {
+        let own = || PathBuf::from("runs").join(self.recipe.name());
+        self.out.clone().unwrap_or_else(own)
+    }
+
+    /// The settings that the command line comes to.
+    ///
+    /// # Errors
+    /// When a recipe of several stages is given what belongs to one.
+    pub(crate) fn given(&self) -> Result<Vec<String>> {
         let mut settings = Vec::new();
         let seed_key = match self.recipe {
             Recipe::Rso => "preference.seed",
@@ -102,18 +127,23 @@ impl TrainArguments {
             };
             settings.push(format!("{key}={steps}"));
         }
+        if let Some(micro) = &self.memory.micro_batch {
+            let Some(key) = self.recipe.micro_key() else {
+                let text = "--micro-batch: this recipe has several stages; use for instance --set \
+                            sft.train.micro_batch_size=N";
+                return Err(InputError(text.to_owned()).into());
+            };
+            settings.push(format!("{key}={micro}"));
+        }
         settings.extend(self.settings.iter().cloned());
-        Ok(resolve(defaults, self.config.as_deref(), &settings)?)
+        Ok(settings)
     }
 
     /// Opens the run folder. Its `config.toml` says where model and data came from too, as a
     /// comment, so that a resumed run with others is refused.
     pub(crate) fn open<C: RecipeConfig>(&self, config: &C) -> Result<Session> {
         let recipe = self.recipe.name();
-        let out = self
-            .out
-            .clone()
-            .unwrap_or_else(|| PathBuf::from("runs").join(&recipe));
+        let out = self.folder();
         let mut text = format!("# cargo xtask train {recipe}");
         if self.recipe != Recipe::Rlhf || self.model != "lab" {
             text.push_str(&format!(
@@ -138,13 +168,21 @@ impl TrainArguments {
         text.push('\n');
         text.push_str(&to_toml(config)?);
         let run = RunFolder::open(&out, &text, self.resume)?;
+        let mut bars = Bars::new();
+        for (old, new) in run.changed() {
+            let text = format!(
+                "goes on with {new} instead of {old}: from here on results round otherwise"
+            );
+            bars.on(Event::Message(&text));
+        }
         Ok(Session {
             recipe,
             run,
             config: text,
             device: device::parse(&self.device)?,
-            bars: Bars::new(),
+            bars,
             started: Instant::now(),
+            watch: Watch::default(),
         })
     }
 
@@ -184,6 +222,12 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
     let judged = matches!(arguments.recipe, Recipe::Rlaif | Recipe::Cai);
     if arguments.judge.is_some() && !judged {
         let text = "--judge: only rlaif and cai ask a judge";
+        return Err(InputError(text.to_owned()).into());
+    }
+    let staged = matches!(arguments.recipe, Recipe::Rlhf | Recipe::Rlaif | Recipe::Cai);
+    if arguments.memory.limit()?.is_some() && staged {
+        let text = "--memory-limit: this recipe has several stages, none of which is watched; run them \
+                    one by one";
         return Err(InputError(text.to_owned()).into());
     }
     if let Some(done) = arguments.recipe.online(on_lab, Online(arguments)) {
@@ -248,16 +292,13 @@ fn run_rlhf(arguments: &TrainArguments) -> Result<()> {
 }
 
 fn run_sft(arguments: &TrainArguments) -> Result<()> {
-    let config: SftConfig = arguments.resolve(&sft_defaults(arguments.on_lab()))?;
+    let config = arguments.sft_config()?;
     let source = arguments.source()?;
     let rows = LabRows::Answers(Writer::demonstrator());
     check(&source, &rows, &config.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
-    let start = policy.clone();
-    if let Some(lora) = &config.lora {
-        policy.decoder.add_lora(lora.clone(), config.seed)?;
-    }
+    let start = arguments.compared(&policy);
     let data = session.read(
         &source,
         rows,
@@ -267,6 +308,11 @@ fn run_sft(arguments: &TrainArguments) -> Result<()> {
         config.seed,
         tokenize::sft,
     )?;
+    let demand = Demand::sft(&config, &policy.decoder, sizes(&data.train));
+    session.watches(&demand, arguments)?;
+    if let Some(lora) = &config.lora {
+        policy.decoder.add_lora(lora.clone(), config.seed)?;
+    }
     let mut objective = Sft {
         train: &data.train,
         valid: &data.valid,
@@ -278,19 +324,32 @@ fn run_sft(arguments: &TrainArguments) -> Result<()> {
         &config.train,
         config.seed,
     )?;
-    session.finish_run(&policy, Some((&start, None)), last, arguments, config.seed)
+    session.finish_run(
+        &policy,
+        start.as_ref().map(|start| (start, None)),
+        last,
+        arguments,
+        config.seed,
+    )
 }
 
 fn run_reward(arguments: &TrainArguments) -> Result<()> {
-    let config: RewardConfig = arguments.resolve(&reward_defaults(arguments.on_lab()))?;
+    let config = arguments.reward_config()?;
     let source = arguments.source()?;
     check(&source, &config.lab_rows(), &config.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
     policy.decoder = policy.decoder.with_score_head(Some(config.seed))?;
+    let demand = Demand::reward(&config, &policy.decoder, Vec::new());
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
+    let (limit, keys, device) = (
+        arguments.memory.limit()?,
+        arguments.keys(),
+        session.device.clone(),
+    );
+    let watch = |sizes| Watch::new(&demand.clone().with_sizes(sizes), &keys, &device, limit);
     let mut stage = session.stage(config.seed);
     let Policy {
         decoder, tokenizer, ..
@@ -302,18 +361,19 @@ fn run_reward(arguments: &TrainArguments) -> Result<()> {
         &config,
         &source,
         config.seed,
+        watch,
     )?;
     session.finish_run(&policy, None, last, arguments, config.seed)
 }
 
 fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Result<()> {
-    let config: PreferenceConfig = arguments.resolve(defaults)?;
+    let config = arguments.preference_config(defaults)?;
     let source = arguments.source()?;
     let rows = LabRows::Preferences(config.annotators);
     check(&source, &rows, &config.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
-    let start = policy.clone();
+    let start = arguments.compared(&policy);
     let data = session.read(
         &source,
         rows,
@@ -324,6 +384,8 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
         tokenize::pair,
     )?;
     let (train, valid) = (&data.train, &data.valid);
+    let demand = Demand::preference(&config, &policy.decoder, sizes(train));
+    session.watches(&demand, arguments)?;
     let mut objective = session.preference(train, valid, &config, &policy.decoder)?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
@@ -335,17 +397,23 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
         &config.train,
         config.seed,
     )?;
-    session.finish_run(&policy, Some((&start, None)), last, arguments, config.seed)
+    session.finish_run(
+        &policy,
+        start.as_ref().map(|start| (start, None)),
+        last,
+        arguments,
+        config.seed,
+    )
 }
 
 fn run_kto(arguments: &TrainArguments) -> Result<()> {
-    let config: KtoConfig = arguments.resolve(&kto_defaults(arguments.on_lab()))?;
+    let config = arguments.kto_config()?;
     let source = arguments.source()?;
     let rows = LabRows::Preferences(config.annotators);
     check(&source, &rows, &config.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
-    let start = policy.clone();
+    let start = arguments.compared(&policy);
     let data = session.read(
         &source,
         rows,
@@ -356,6 +424,8 @@ fn run_kto(arguments: &TrainArguments) -> Result<()> {
         tokenize::labelled,
     )?;
     let (train, valid) = (data.train.concat(), data.valid.concat());
+    let demand = Demand::kto(&config, &policy.decoder, sizes(&train));
+    session.watches(&demand, arguments)?;
     let mut objective = Kto::new(&train, &valid, &config, &policy.decoder);
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
@@ -367,7 +437,13 @@ fn run_kto(arguments: &TrainArguments) -> Result<()> {
         &config.train,
         config.seed,
     )?;
-    session.finish_run(&policy, Some((&start, None)), last, arguments, config.seed)
+    session.finish_run(
+        &policy,
+        start.as_ref().map(|start| (start, None)),
+        last,
+        arguments,
+        config.seed,
+    )
 }
 
 fn run_rso(arguments: &TrainArguments) -> Result<()> {
@@ -377,7 +453,7 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
     check(&source, &LabRows::Prompts, &settings.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, seed)?;
-    let start = policy.clone();
+    let start = arguments.compared(&policy);
     let scorer = &arguments.scorer;
     let models = scorer.load(&policy.tokenizer, &session.device, seed)?;
     let reward = scorer.combined(models, settings.train.micro_batch_size);
@@ -392,15 +468,17 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
         &prompts.train,
         &config,
     )?;
+    let demand = Demand::preference(settings, decoder, sizes(&pairs));
     let mut objective = session.preference(&pairs, &[], settings, decoder)?;
     if let Some(lora) = &settings.lora {
         policy.decoder.add_lora(lora.clone(), seed)?;
     }
     let (optim, train) = (&settings.optim, &settings.train);
+    session.watches(&demand, arguments)?;
     let last = session.learn(&mut policy, &mut objective, optim, train, seed)?;
     session.finish_run(
         &policy,
-        Some((&start, Some(&*reward))),
+        start.as_ref().map(|start| (start, Some(&*reward))),
         last,
         arguments,
         seed,
@@ -408,25 +486,28 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
 }
 
 fn run_ppo(arguments: &TrainArguments) -> Result<()> {
-    let config: PpoConfig = arguments.resolve(&ppo_defaults(arguments.on_lab()))?;
+    let config = arguments.ppo_config()?;
     let source = arguments.online_source()?;
     check(&source, &LabRows::Prompts, &config.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
-    let start = policy.clone();
+    let start = arguments.compared(&policy);
     let scorer = &arguments.scorer;
     let models = scorer.load(&policy.tokenizer, &session.device, config.seed)?;
     let mut value = match (models.models.first(), config.value_init) {
         (Some(decoder), ValueInit::RewardModel) => decoder.clone(),
         _ => policy.decoder.with_score_head(None)?,
     };
+    let rewards = models.parameters();
     let reward = scorer.combined(models, config.micro_batch_size);
     let reference = policy.decoder.clone();
+    let data = session.prompts(&source, &config.data, &policy, config.seed)?;
+    let demand = Demand::ppo(&config, &reference, rewards, &sizes(&data.train));
+    session.watches(&demand, arguments)?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
     let tokenizer = &policy.tokenizer;
-    let data = session.prompts(&source, &config.data, &policy, config.seed)?;
     let mut models = Models {
         policy: &mut policy.decoder,
         reference: &reference,
@@ -439,7 +520,7 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
     let last = ppo::train(&mut stage, &mut models, &data.train, &data.valid, &config)?;
     session.finish_run(
         &policy,
-        Some((&start, Some(&*reward))),
+        start.as_ref().map(|start| (start, Some(&*reward))),
         last,
         arguments,
         config.seed,
@@ -452,6 +533,11 @@ fn gold(source: &DataSource) -> Option<&'static LabGold> {
 }
 
 impl TrainArguments {
+    /// A copy of the model that training starts from, where it is compared with at the end.
+    fn compared(&self, policy: &Policy) -> Option<Policy> {
+        (self.on_lab() && self.compare > 0).then(|| policy.clone())
+    }
+
     /// True if the lab's model learns from the lab's data: defaults have the lab's sizes.
     pub(crate) fn on_lab(&self) -> bool {
         self.data == ["lab"] && Source::parse(&self.model).is_ok_and(|source| source.is_of_lab())
@@ -482,20 +568,23 @@ fn run_online<A: OnlineAlgorithm>(
     arguments: &TrainArguments,
     defaults: &OnlineConfig<A>,
 ) -> Result<()> {
-    let config: OnlineConfig<A> = arguments.resolve(defaults)?;
+    let config = arguments.online_config(defaults)?;
     let source = arguments.online_source()?;
     check(&source, &LabRows::Prompts, &config.data)?;
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
-    let start = policy.clone();
+    let start = arguments.compared(&policy);
     let scorer = &arguments.scorer;
     let models = scorer.load(&policy.tokenizer, &session.device, config.seed)?;
+    let rewards = models.parameters();
     let reward = scorer.combined(models, config.micro_batch_size);
     let reference = policy.decoder.clone();
+    let data = session.prompts(&source, &config.data, &policy, config.seed)?;
+    let demand = Demand::online(&config, &reference, rewards, &sizes(&data.train));
+    session.watches(&demand, arguments)?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
-    let data = session.prompts(&source, &config.data, &policy, config.seed)?;
     let mut models = OnlineModels {
         policy: &mut policy.decoder,
         reference: &reference,
@@ -507,7 +596,7 @@ fn run_online<A: OnlineAlgorithm>(
     let last = online::train(&mut stage, &mut models, &data.train, &data.valid, &config)?;
     session.finish_run(
         &policy,
-        Some((&start, Some(&*reward))),
+        start.as_ref().map(|start| (start, Some(&*reward))),
         last,
         arguments,
         config.seed,

@@ -9,7 +9,7 @@ use std::{
 
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{
-    Dtype, SafeTensorError,
+    Dtype,
     tensor::{Metadata, TensorView},
 };
 use serde_json::Value;
@@ -21,6 +21,7 @@ use crate::{
     decoder::{Decoder, LM_HEAD},
     error::PolicyError,
     params::{Param, Params},
+    tensor_file,
 };
 
 pub(crate) fn read_json(path: &Path) -> Result<Value, PolicyError> {
@@ -283,24 +284,9 @@ pub(crate) fn save_tensors<'a>(
     params: impl Iterator<Item = (String, &'a Param)>,
     path: &Path,
 ) -> Result<(), PolicyError> {
-    let buffers: Vec<_> = params
-        .map(|(name, param)| {
-            let data = param.tensor.clone().into_data().convert::<f32>();
-            (name, param.shape.clone(), data)
-        })
-        .collect();
-    let wrong = |e: SafeTensorError| match e {
-        SafeTensorError::IoError(source) => PolicyError::io(path)(source),
-        other => PolicyError::malformed(path, other.to_string()),
-    };
-    let views: Result<Vec<_>, _> = buffers
-        .iter()
-        .map(|(name, shape, data)| {
-            TensorView::new(Dtype::F32, shape.clone(), data.as_bytes()).map(|v| (name.as_str(), v))
-        })
-        .collect();
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views.map_err(wrong)?, Some(metadata), path).map_err(wrong)
+    let tensors = params.map(|(name, param)| (name, param.shape.clone(), &param.tensor));
+    tensor_file::write(tensors, Some(metadata), path)
 }
 
 /// Fills a new folder and puts it in the place of `folder`.

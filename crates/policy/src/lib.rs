@@ -17,6 +17,7 @@ pub mod params;
 mod recompute;
 mod score_head;
 pub mod source;
+pub mod tensor_file;
 pub mod weights;
 
 pub use config::{Head, ModelConfig};

@@ -7,12 +7,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use togi_policy::Decoder;
+use togi_policy::{Decoder, tensor_file};
 
 use crate::{error::TrainError, optimizer::AdamW, run_folder::RunFolder};
 
@@ -157,22 +156,9 @@ impl Checkpoint {
     }
 
     fn write_tensors(&self, path: &Path) -> Result<(), TrainError> {
-        let data: Vec<_> = self
-            .tensors
-            .iter()
-            .map(|(name, tensor)| (name, tensor.clone().into_data().convert::<f32>()))
-            .collect();
-        let wrong = |e: safetensors::SafeTensorError| {
-            TrainError::io(path)(std::io::Error::other(e.to_string()))
-        };
-        let views: Result<Vec<_>, _> = data
-            .iter()
-            .map(|(name, data)| {
-                let count = data.as_bytes().len() / 4;
-                TensorView::new(Dtype::F32, vec![count], data.as_bytes()).map(|v| (*name, v))
-            })
-            .collect();
-        safetensors::serialize_to_file(views.map_err(wrong)?, None, path).map_err(wrong)?;
+        let tensors = self.tensors.iter();
+        let flat = tensors.map(|(name, tensor)| (name.clone(), tensor.dims().to_vec(), tensor));
+        tensor_file::write(flat, None, path)?;
         let file = File::open(path).map_err(TrainError::io(path))?;
         file.sync_all().map_err(TrainError::io(path))
     }
@@ -296,28 +282,14 @@ fn read(path: &Path, device: &Device) -> Result<(Manifest, Tensors, Files), Stri
         }
         files.push((name.clone(), fs::read(&file).map_err(|e| e.to_string())?));
     }
-    let bytes = fs::read(&file).map_err(|e| e.to_string())?;
-    let all = SafeTensors::deserialize(&bytes).map_err(|e| e.to_string())?;
-    let tensors = all
-        .iter()
-        .map(|(name, view)| {
-            let values: Vec<f32> = view
-                .data()
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| f32::from_le_bytes(*b))
-                .collect();
-            let count = values.len();
-            let tensor = Tensor::from_data(TensorData::new(values, [count]), device);
-            (name.to_owned(), tensor)
-        })
-        .collect();
+    let tensors = tensor_file::read(&file, device).map_err(|e| e.to_string())?;
     Ok((manifest, tensors, files))
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::TensorData;
+
     use super::*;
 
     fn checkpoint(value: f32) -> Checkpoint {

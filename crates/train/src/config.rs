@@ -56,7 +56,7 @@ pub struct LoopSection {
     /// Samples (or pairs) an update.
     pub batch_size: usize,
     /// Samples that go through the model at a time; smaller needs less memory and changes no
-    /// result but rounding.
+    /// result but rounding. On the command line `auto` is the largest that memory allows.
     pub micro_batch_size: usize,
     /// Keep only what goes into each layer of the model, and run the layers again in the backward pass:
     /// less memory, about a third more work, the same gradients.
@@ -220,21 +220,53 @@ pub trait RecipeConfig: Serialize + DeserializeOwned + Default {
 /// Defaults, then the file, then the `key=value` settings, each over the one before.
 ///
 /// # Errors
-/// Names file or setting, key and line; suggests the key that was meant.
+/// Names file or setting, key and line; suggests the key that was meant. When a micro-batch is to be
+/// chosen by itself.
 pub fn resolve<C: RecipeConfig>(
     defaults: &C,
     file: Option<&Path>,
     settings: &[String],
 ) -> Result<C, TrainError> {
+    let Resolved { config, auto } = resolve_auto(defaults, file, settings)?;
+    match auto.first() {
+        None => Ok(config),
+        Some(key) => {
+            let reason = "cannot be `auto` here: what goes through the model is not known before; give \
+                          a number";
+            Err(TrainError::config(key, reason))
+        }
+    }
+}
+
+/// What [`resolve_auto`] comes to.
+#[derive(Clone, Debug)]
+pub struct Resolved<C> {
+    /// The configuration; not validated where a micro-batch is left open, for which it has the default.
+    pub config: C,
+    /// Keys of the micro-batches that are `auto`.
+    pub auto: Vec<String>,
+}
+
+/// As [`resolve`]; a `micro_batch_size` may be `auto`, which is left to the caller to choose.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_auto<C: RecipeConfig>(
+    defaults: &C,
+    file: Option<&Path>,
+    settings: &[String],
+) -> Result<Resolved<C>, TrainError> {
+    let mut auto = Vec::new();
     let mut table =
         Table::try_from(defaults).map_err(|e| TrainError::config("defaults", e.to_string()))?;
     if let Some(path) = file {
         let place = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|e| TrainError::config(&place, format!("cannot be read: {e}")))?;
-        let given: Table = text
+        let mut given: Table = text
             .parse()
             .map_err(|e: toml::de::Error| TrainError::config(&place, e.to_string()))?;
+        take_auto(&mut given, "", &mut auto);
         merge(&mut table, given);
         parse::<C>(&table, &place)?;
     }
@@ -249,7 +281,8 @@ pub fn resolve<C: RecipeConfig>(
         for part in key.trim().rsplit('.') {
             value = Value::Table(Table::from_iter([(part.to_owned(), value)]));
         }
-        if let Value::Table(given) = value {
+        if let Value::Table(mut given) = value {
+            take_auto(&mut given, "", &mut auto);
             merge(&mut table, given);
         }
         incomplete = match parse::<C>(&table, &place) {
@@ -262,9 +295,37 @@ pub fn resolve<C: RecipeConfig>(
         return Err(error);
     }
     let config: C = parse(&table, "config")?;
-    config.validate()?;
-    Ok(config)
+    if auto.is_empty() {
+        config.validate()?;
+    }
+    Ok(Resolved { config, auto })
 }
+
+/// Takes every `micro_batch_size = "auto"` out of what was given and notes its key; a number that comes
+/// later counts instead.
+fn take_auto(given: &mut Table, path: &str, auto: &mut Vec<String>) {
+    given.retain(|name, value| {
+        let key = match path {
+            "" => name.to_string(),
+            _ => format!("{path}.{name}"),
+        };
+        if let Value::Table(inner) = value {
+            take_auto(inner, &key, auto);
+        }
+        if name != MICRO_BATCH {
+            return true;
+        }
+        auto.retain(|known| *known != key);
+        let left_open = value.as_str() == Some("auto");
+        if left_open {
+            auto.push(key);
+        }
+        !left_open
+    });
+}
+
+/// Last part of the keys of micro-batches.
+const MICRO_BATCH: &str = "micro_batch_size";
 
 /// A TOML value; what is none is a string, so that `--set optim.schedule=cosine` works.
 fn setting_value(text: &str) -> Value {
@@ -389,6 +450,23 @@ mod tests {
         assert!(text.contains("missing field `theta`"), "{text}");
         let text = resolve(&["loss.kind=ties", "loss.centering=1"]).unwrap_err();
         assert!(text.to_string().contains("centering"), "{text}");
+    }
+
+    #[test]
+    fn a_micro_batch_may_be_left_open() {
+        let resolve = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+            resolve_auto(&SftConfig::default(), None, &settings).unwrap()
+        };
+        let open = resolve(&["train.micro_batch_size=auto", "seed=3"]);
+        assert_eq!(open.auto, ["train.micro_batch_size"]);
+        assert_eq!(open.config.seed, 3);
+        let later = resolve(&["train.micro_batch_size=auto", "train.micro_batch_size=2"]);
+        assert!(later.auto.is_empty());
+        assert_eq!(later.config.train.micro_batch_size, 2);
+        let error = resolve_sft(&["train.micro_batch_size=auto"]).unwrap_err();
+        assert!(error.to_string().contains("give a number"), "{error}");
+        assert!(resolve_sft(&["train.micro_batch_size=\"many\""]).is_err());
     }
 
     #[test]

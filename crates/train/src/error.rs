@@ -44,6 +44,19 @@ pub enum TrainError {
         /// Why not, and what to do.
         reason: String,
     },
+    /// There is too little memory to go on.
+    #[error(
+        "{stage}, step {step}: {reason}. The checkpoint of this step is whole: --resume goes on from \
+         it, with another micro-batch or gradient_checkpointing too"
+    )]
+    Memory {
+        /// The stage.
+        stage: String,
+        /// The step.
+        step: u64,
+        /// What was estimated, what is used, and what would help.
+        reason: String,
+    },
     /// Something that has to hold in every run does not.
     #[error("{stage}, step {step}: {reason}")]
     Run {
@@ -64,7 +77,7 @@ impl TrainError {
             Self::Policy(error) => error.is_input(),
             Self::Io { source, .. } => togi_data::error::is_input(source),
             Self::Config { .. } | Self::Folder { .. } => true,
-            Self::Run { .. } | Self::Algo(_) => false,
+            Self::Run { .. } | Self::Memory { .. } | Self::Algo(_) => false,
         }
     }
 

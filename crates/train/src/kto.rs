@@ -149,9 +149,10 @@ impl<'a> Kto<'a> {
         z: f64,
     ) -> Result<[Tensor<1>; 2], TrainError> {
         let views: Vec<&Sample> = samples.iter().map(|s| &s.sample).collect();
-        let policy = decoder.log_probs(weights, &views, 1.0)?.sums();
         let units: Vec<Unit<'_>> = views.iter().map(|sample| vec![*sample]).collect();
         let reference: Vec<f32> = self.reference.of(&units)?.concat();
+        // After the reference, whose forward pass is over then: this one's activations stay.
+        let policy = decoder.log_probs(weights, &views, 1.0)?.sums();
         let data = TensorData::new(reference, [samples.len()]);
         let reference = Tensor::from_data(data, decoder.device());
         let labels: Vec<bool> = samples.iter().map(|s| s.desirable).collect();

@@ -1,122 +1,360 @@
 //! How much memory a recipe will take, before it starts.
 //!
-//! Counted is what lives at the highest point of a step: parameters and moments, copies that stay
-//! (reference, value and reward model), gradients of micro-batches before, what a micro-batch keeps
-//! for its backward pass, and the cache of generation. A backward pass frees what the forward pass
-//! kept while it makes gradients, so of the two only the larger counts. Everything is float32.
+//! A [`Demand`] says what a recipe holds and does; [`Demand::estimate`] counts it. Some things last:
+//! parameters, moments, copies that stay. Of the things that come and go (a step's activations and
+//! gradients, the copy of the weights that sampling reads, what held-out samples need) the largest
+//! counts, since none is there with another. Everything is float32.
 
-use togi_policy::{Decoder, ModelConfig};
+use togi_data::batch::Order;
+use togi_policy::{LoraConfig, ModelConfig};
+
+mod available;
+mod choose;
+mod extent;
+mod of_recipes;
+mod watch;
+
+pub use available::{Available, available, parse_size, peak, resident};
+pub use choose::{Keys, Setting};
+pub use extent::{Extent, Sizes, sizes};
+pub use watch::Watch;
+
+const FLOAT: u64 = 4;
+/// The program itself: code, tokenizer, data, threads, and what the allocator cannot use again.
+const PROGRAM: u64 = 110 << 20;
+/// Numbers in a block of logits (togi-kernels makes no more at a time).
+const LOGITS: usize = 1 << 23;
+
+/// How the backend computes: it decides what a forward pass keeps for its backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Fused operations with their own backward pass: the CPU.
+    Fused,
+    /// The same composed of Burn's operations, which keep scores of attention and logits: GPUs. Counted
+    /// from the code; never compared with a measurement.
+    Composed,
+}
+
+/// What the tokens of a step are.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Samples that are there.
+    Fixed {
+        /// `(tokens through the model, scored tokens)` of each, in their order.
+        sizes: Vec<(usize, usize)>,
+        /// Sequences of a sample: 2 of a pair.
+        sides: usize,
+        /// Of the order of the samples.
+        seed: u64,
+        /// Updates.
+        steps: u64,
+        /// Held-out samples that go through the model at a time.
+        looked_at: usize,
+    },
+    /// Completions that are drawn first.
+    Drawn {
+        /// Tokens of the longest prompt.
+        prompt: usize,
+        /// Tokens of the longest completion.
+        new: usize,
+        /// Completions that are drawn at a time.
+        at_once: usize,
+        /// Models that draw, each from a copy of its weights.
+        voices: usize,
+        /// Completions that go through the model at a time to be scored, micro-batches aside.
+        scored: usize,
+    },
+}
+
+/// What a recipe holds in memory, and what it does.
+#[derive(Clone, Debug)]
+pub struct Demand {
+    /// Shape of the models: all of a recipe's are taken to be alike.
+    pub config: ModelConfig,
+    /// Numbers in the parameters of the model that is trained, without an adapter.
+    pub parameters: usize,
+    /// The adapter that is trained instead of them.
+    pub lora: Option<LoraConfig>,
+    /// Numbers in the parameters of models that stay as they are.
+    pub frozen: usize,
+    /// The model that training starts from is kept: a copy where the weights are trained.
+    pub keeps_start: bool,
+    /// A reference follows the policy: a copy even where an adapter is trained.
+    pub moving_reference: bool,
+    /// A value model is trained beside, its weights and all.
+    pub value: bool,
+    /// Samples an update.
+    pub batch: usize,
+    /// Samples that go through the model at a time.
+    pub micro: usize,
+    /// What `micro` is a multiple of.
+    pub unit: usize,
+    /// What goes into each layer is kept, and nothing else.
+    pub gradient_checkpointing: bool,
+    /// Logits are made of scored tokens: not by a scalar head.
+    pub logits: bool,
+    /// The longest sample in tokens that is let in.
+    pub max_length: usize,
+    /// Tokens.
+    pub work: Work,
+    /// How the backend computes.
+    pub form: Form,
+}
 
 /// Bytes of a recipe's parts, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryEstimate {
     lasting: Vec<(&'static str, u64)>,
-    gradients: u64,
-    activations: u64,
+    passing: Vec<(&'static str, u64)>,
 }
 
-const FLOAT: u64 = 4;
-/// The program itself: code, tokenizer, data, the thread pool's and the allocator's slack.
-const PROGRAM: u64 = 150 << 20;
-
 impl MemoryEstimate {
-    /// An estimate without any model.
-    pub fn new() -> Self {
-        Self {
-            lasting: vec![("program and data", PROGRAM)],
-            ..Self::default()
-        }
-    }
-
-    /// Name and bytes of each part.
+    /// What lasts, by name, and the largest of what comes and goes.
     pub fn parts(&self) -> Vec<(&'static str, u64)> {
         let mut parts = self.lasting.clone();
-        parts.push(if self.activations >= self.gradients {
-            ("activations", self.activations)
-        } else {
-            ("gradients", self.gradients)
-        });
+        parts.extend(self.passing.iter().max_by_key(|(_, bytes)| *bytes));
         parts
     }
 
-    /// All parts together.
+    /// What comes and goes, by name: only the largest counts.
+    pub fn passing(&self) -> &[(&'static str, u64)] {
+        &self.passing
+    }
+
+    /// Bytes at the highest point.
     pub fn total(&self) -> u64 {
         self.parts().iter().map(|(_, bytes)| bytes).sum()
     }
 
-    fn add(&mut self, name: &'static str, floats: u64) {
-        match self.lasting.iter_mut().find(|(n, _)| *n == name) {
-            Some((_, bytes)) => *bytes += floats * FLOAT,
-            None => self.lasting.push((name, floats * FLOAT)),
+    fn lasts(&mut self, name: &'static str, floats: usize) {
+        if floats > 0 {
+            self.lasting.push((name, floats as u64 * FLOAT));
         }
     }
 
-    /// A model that is trained. `accumulates`: a batch is more than one micro-batch.
-    pub fn trained(&mut self, decoder: &Decoder, accumulates: bool) {
-        let (all, trainable) = decoder.params.count();
-        let (all, trainable) = (all as u64, trainable as u64);
-        self.add("weights", all);
-        self.add("moments", 2 * trainable);
-        if accumulates {
-            self.add("accumulated gradients", trainable);
-        }
-        // Embedding and tied head have a gradient each before they are added up.
-        let ModelConfig {
-            vocab_size,
-            hidden_size,
-            tie_word_embeddings,
-            ..
-        } = decoder.config;
-        let twice = trainable == all && tie_word_embeddings;
-        let twice = if twice { vocab_size * hidden_size } else { 0 };
-        self.gradients = self.gradients.max((trainable + twice as u64) * FLOAT);
-    }
-
-    /// A further model that stays as it is.
-    pub fn frozen(&mut self, decoder: &Decoder) {
-        self.add("frozen models", decoder.params.count().0 as u64);
-    }
-
-    /// What one micro-batch keeps from its forward for its backward pass: `tokens` go through the
-    /// model, `scored` of them through the head.
-    pub fn activations(&mut self, decoder: &Decoder, tokens: usize, scored: usize) {
-        let config = &decoder.config;
-        let (d, f) = (config.hidden_size, config.intermediate_size);
-        let q = config.num_attention_heads * config.head_dim;
-        let kv = config.num_key_value_heads * config.head_dim;
-        // Residuals and norms (4 d), queries, keys and values before and after rotary, attention's
-        // result and log-sums, gate, up and their product.
-        let layer = 4 * d + 3 * q + 3 * kv + config.num_attention_heads + 3 * f;
-        let branches = decoder.lora.as_ref().map_or(0, |lora| {
-            let one = |module: &String| match module.as_str() {
-                "gate_proj" | "up_proj" => 2 * f,
-                "q_proj" => 2 * q,
-                "k_proj" | "v_proj" => 2 * kv,
-                _ => 2 * d,
-            };
-            let outputs: usize = lora.target_modules.iter().map(one).sum();
-            outputs + lora.r * lora.target_modules.len()
-        });
-        let per_token = config.num_hidden_layers * (layer + branches) + 3 * d;
-        // Blocks of logits: they are made again in the backward pass.
-        let logits = (1_usize << 23).min(scored * config.vocab_size);
-        let floats = tokens * per_token + 2 * scored * d + 2 * logits;
-        self.activations = self.activations.max(floats as u64 * FLOAT);
-    }
-
-    /// Keys and values of `sequences` of up to `length` tokens.
-    pub fn cache(&mut self, config: &ModelConfig, sequences: usize, length: usize) {
-        let row = 2 * config.num_key_value_heads * config.head_dim * config.num_hidden_layers;
-        self.add("generation cache", (sequences * length * row) as u64);
+    fn passes(&mut self, name: &'static str, floats: usize) {
+        self.passing.push((name, floats as u64 * FLOAT));
     }
 }
 
-/// The most memory that this process has used, in bytes, where the system tells.
-pub fn peak() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes * 1024)
+impl Demand {
+    /// Bytes at the highest point, by what takes them.
+    pub fn estimate(&self) -> MemoryEstimate {
+        let mut estimate = MemoryEstimate {
+            lasting: vec![("program and data", PROGRAM)],
+            ..MemoryEstimate::default()
+        };
+        let own = self.adapter();
+        let trainable = if self.lora.is_some() {
+            own
+        } else {
+            self.parameters
+        };
+        // The value model has no adapter.
+        let value = if self.value { self.parameters } else { 0 };
+        estimate.lasts("weights", self.parameters + own + value);
+        estimate.lasts("moments", 2 * (trainable + value));
+        let copied = self.lora.is_none() && self.keeps_start;
+        let copies = usize::from(copied) + usize::from(self.moving_reference);
+        estimate.lasts("frozen models", self.frozen + copies * self.parameters);
+
+        let (tokens, scored, longest) = self.largest();
+        let summed = match self.micro < self.batch {
+            true => trainable + value,
+            false => 0,
+        };
+        let step = summed + self.backward(tokens, scored, longest, trainable);
+        estimate.passes("a training step", step);
+        if self.value {
+            // The policy's gradients of the same samples are there already.
+            let scalar = Self {
+                lora: None,
+                logits: false,
+                ..self.clone()
+            };
+            let there = summed.max(trainable);
+            let step = there + scalar.backward(tokens, 0, longest, value);
+            estimate.passes("a step of the value model", step);
+        }
+        match &self.work {
+            Work::Fixed {
+                sizes, looked_at, ..
+            } => {
+                let of = |size: &(usize, usize)| size.0;
+                let largest = sizes.iter().map(of).max().unwrap_or(0);
+                let scored = sizes.iter().map(|size| size.1).max().unwrap_or(0);
+                let (tokens, scored) = (looked_at * largest, looked_at * scored);
+                let looking = self.forward(tokens, scored, largest);
+                estimate.passes("held-out samples", looking);
+            }
+            Work::Drawn {
+                prompt,
+                new,
+                at_once,
+                voices,
+                scored,
+            } => {
+                let (config, length) = (&self.config, prompt + new);
+                let row = 2 * config.num_key_value_heads * config.head_dim;
+                // The cache rounds up to 16 positions.
+                let positions = length.next_multiple_of(16);
+                let cache = at_once * positions * row * config.num_hidden_layers;
+                // On the CPU sampling reads a copy of the weights.
+                let copy = match self.form {
+                    Form::Fused => self.parameters,
+                    Form::Composed => 0,
+                };
+                let entering = self.forward(at_once * prompt, *at_once, *prompt);
+                estimate.passes("sampling", voices * (copy + cache) + entering);
+                let tokens = scored * length;
+                let scoring = self.forward(tokens, scored * new, length);
+                estimate.passes("scoring", scoring);
+            }
+        }
+        estimate
+    }
+
+    /// Numbers in the adapter.
+    fn adapter(&self) -> usize {
+        let Some(lora) = &self.lora else { return 0 };
+        let of = |module: &String| {
+            let (inner, outer) = self.linear(module);
+            lora.r * (inner + outer)
+        };
+        self.config.num_hidden_layers * lora.target_modules.iter().map(of).sum::<usize>()
+    }
+
+    /// Inputs and outputs of a linear layer.
+    fn linear(&self, module: &str) -> (usize, usize) {
+        let (d, f, q, kv) = self.widths();
+        match module {
+            "gate_proj" | "up_proj" => (d, f),
+            "q_proj" => (d, q),
+            "k_proj" | "v_proj" => (d, kv),
+            "o_proj" => (q, d),
+            _ => (f, d),
+        }
+    }
+
+    /// Hidden size, intermediate size, widths of queries and of keys.
+    fn widths(&self) -> (usize, usize, usize, usize) {
+        let config = &self.config;
+        (
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_attention_heads * config.head_dim,
+            config.num_key_value_heads * config.head_dim,
+        )
+    }
+
+    /// `(tokens, scored tokens, tokens of the longest sample)` of the largest micro-batch.
+    pub fn largest(&self) -> (usize, usize, usize) {
+        let micro = self.micro.min(self.batch).max(1);
+        match &self.work {
+            Work::Drawn { prompt, new, .. } => {
+                let length = prompt + new;
+                (micro * length, micro * new, length)
+            }
+            Work::Fixed {
+                sizes, seed, steps, ..
+            } => {
+                let mut order = Order::new(*seed, sizes.len());
+                let mut largest = (0, 0);
+                for step in 0..*steps {
+                    if sizes.is_empty() {
+                        break;
+                    }
+                    for part in order.batch(step, self.batch).chunks(micro) {
+                        let sizes = part.iter().map(|i| sizes[*i]);
+                        let sum = sizes.fold((0, 0), |(t, s), size| (t + size.0, s + size.1));
+                        largest = largest.max(sum);
+                    }
+                }
+                let longest = sizes.iter().map(|size| size.0).max().unwrap_or(0);
+                (largest.0, largest.1, longest)
+            }
+        }
+    }
+
+    /// A forward pass without gradients: the widest part of a layer, and the logits.
+    fn forward(&self, tokens: usize, scored: usize, longest: usize) -> usize {
+        let (d, f, ..) = self.widths();
+        let scores = match self.form {
+            Form::Fused => 0,
+            Form::Composed => 2 * self.config.num_attention_heads * longest * longest,
+        };
+        tokens * (3 * d + 3 * f) + scores + self.made_logits(scored)
+    }
+
+    /// Blocks of logits, of which nothing is kept.
+    fn made_logits(&self, scored: usize) -> usize {
+        match self.logits {
+            true => 2 * LOGITS.min(scored * self.config.vocab_size),
+            false => 0,
+        }
+    }
+
+    /// What a layer keeps of each token for its backward pass.
+    fn layer(&self, longest: usize) -> usize {
+        let (d, f, q, kv) = self.widths();
+        let heads = self.config.num_attention_heads;
+        // Residuals and norms, queries, keys and values before and after rotary, attention's result and
+        // log-sums, gate, up and their product.
+        let mut kept = 4 * d + 3 * q + 3 * kv + heads + 3 * f;
+        if self.config.qk_norm {
+            kept += q + kv;
+        }
+        if let Some(lora) = &self.lora {
+            let branch = |module: &String| {
+                let inner = self.linear(module).0;
+                // What was let through is another tensor; so is the mask.
+                lora.r + if lora.dropout > 0.0 { 2 * inner } else { 0 }
+            };
+            kept += lora.target_modules.iter().map(branch).sum::<usize>();
+        }
+        if self.form == Form::Composed {
+            // Scaled norms; keys and values for each query head; scores, their maxima's differences and
+            // softmax; sigmoid and silu.
+            kept += 2 * d + 2 * q + 3 * heads * longest + 2 * f;
+        }
+        kept
+    }
+
+    /// The highest point of forward and backward pass, accumulated gradients aside. While the backward
+    /// pass frees what the forward pass kept, it makes gradients: the highest point is at its beginning
+    /// or at its end.
+    fn backward(&self, tokens: usize, scored: usize, longest: usize, trainable: usize) -> usize {
+        let (d, f, ..) = self.widths();
+        let (layers, vocabulary) = (self.config.num_hidden_layers, self.config.vocab_size);
+        let layer = tokens * self.layer(longest);
+        let logits = self.made_logits(scored);
+        let kept_logits = match self.form {
+            Form::Composed if self.logits => 4 * scored * vocabulary,
+            _ => 0,
+        };
+        let full = self.lora.is_none();
+        let matrix = vocabulary * d;
+        let head = if full && self.logits { matrix } else { 0 };
+        // Embedding and tied head have a gradient each before they are added up.
+        let tied = full && self.logits && self.config.tie_word_embeddings;
+        let gradients = trainable + if tied { matrix } else { 0 };
+        let ends = tokens * 3 * d + 2 * scored * d;
+        // Gradients of what is wide in a layer.
+        let moving = tokens * 2 * f;
+        if self.gradient_checkpointing {
+            let inputs = tokens * layers * d;
+            let at_head = inputs + ends + kept_logits + logits + head;
+            let at_last_layer = inputs + layer + moving + head;
+            let at_first_layer = layer + moving + gradients;
+            at_head.max(at_last_layer).max(at_first_layer)
+        } else {
+            let kept = layers * layer + ends + kept_logits;
+            let at_head = kept + logits + head;
+            at_head
+                .max(kept + moving + head)
+                .max(gradients + layer + moving)
+        }
+    }
 }
 
 /// Bytes for people.

@@ -173,7 +173,8 @@ pub fn train(
             last_eval = Some(named);
         }
         let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
-        if last || due || stopped {
+        let short = stage.short_of_memory(step).filter(|_| !last && !stopped);
+        if last || due || stopped || short.is_some() {
             let mut checkpoint = Checkpoint::default();
             checkpoint.add("model", decoder, &adam);
             let best = best.is_finite().then_some(best);
@@ -181,6 +182,9 @@ pub fn train(
             checkpoint.state =
                 json!({"best": best, "worse": worse, "stopped": stopped, "objective": kept});
             checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
+        }
+        if let Some(error) = short {
+            return Err(error);
         }
     }
     stage.observer.on(Event::Done);

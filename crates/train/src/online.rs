@@ -208,9 +208,14 @@ pub fn train<A: OnlineAlgorithm>(
             }
         }
         let last = last || progress.spent;
-        if last || (config.checkpoint_every > 0 && step % config.checkpoint_every == 0) {
+        let short = stage.short_of_memory(step).filter(|_| !last);
+        let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
+        if last || due || short.is_some() {
             let checkpoint = progress.checkpoint(models.policy, &adam, &follower, config);
             checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
+        }
+        if let Some(error) = short {
+            return Err(error);
         }
     }
     stage.observer.on(Event::Done);

@@ -260,7 +260,8 @@ pub fn train(
         }
         let last = last || spent;
         let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
-        if due || last {
+        let short = stage.short_of_memory(step).filter(|_| !last);
+        if due || last || short.is_some() {
             let mut checkpoint = Checkpoint::default();
             checkpoint.add("policy", models.policy, &adam);
             checkpoint.add("value", models.value, &value_adam);
@@ -277,6 +278,9 @@ pub fn train(
             };
             checkpoint.state = state.json(name, step)?;
             checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
+        }
+        if let Some(error) = short {
+            return Err(error);
         }
     }
     stage.observer.on(Event::Done);

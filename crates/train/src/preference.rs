@@ -139,7 +139,8 @@ pub struct Preference<'a> {
     train: &'a [PairSample],
     valid: &'a [PairSample],
     settings: PreferenceConfig,
-    reference: ReferenceLogps,
+    /// Where the loss has one.
+    reference: Option<ReferenceLogps>,
     /// Implicit rewards of the update that is going on, chosen and rejected.
     rewards: RefCell<[Vec<f64>; 2]>,
     shift: Option<RewardShift>,
@@ -160,10 +161,16 @@ impl<'a> Preference<'a> {
         if settings.loss.needs_probability() {
             labelled(train.iter().chain(valid), "loss.kind")?;
         }
-        let mut kept = ReferenceLogps::new(reference.clone(), settings.ld_alpha);
-        let mut note = None;
-        if settings.cache_reference {
-            (kept, note) = kept.on_disk()?;
+        let (mut kept, mut note) = (None, None);
+        if settings.loss.needs_reference() {
+            let in_memory = ReferenceLogps::new(reference.clone(), settings.ld_alpha);
+            kept = Some(if settings.cache_reference {
+                let (on_disk, said) = in_memory.on_disk()?;
+                note = said;
+                on_disk
+            } else {
+                in_memory
+            });
         }
         let shift = match settings.loss.shift() {
             Some((_, decay)) => Some(RewardShift::new(decay)?),
@@ -189,13 +196,11 @@ impl<'a> Preference<'a> {
     ) -> Result<[Tensor<1>; 3], TrainError> {
         let (n, loss) = (pairs.len(), &self.settings.loss);
         let units: Vec<Unit<'_>> = pairs.iter().map(|p| vec![&p.chosen, &p.rejected]).collect();
-        let (sums, tokens) = summed(decoder, weights, &units, self.settings.ld_alpha)?;
-        let policy = both(&sums);
         let tensor = |data: Vec<f32>| -> Tensor<1> {
             Tensor::from_data(TensorData::new(data, [n]), decoder.device())
         };
-        let reference = if loss.needs_reference() {
-            let known = self.reference.of(&units)?;
+        let reference = if let Some(reference) = &self.reference {
+            let known = reference.of(&units)?;
             PairLogps {
                 chosen: tensor(known.iter().map(|pair| pair[0]).collect()),
                 rejected: tensor(known.iter().map(|pair| pair[1]).collect()),
@@ -206,6 +211,9 @@ impl<'a> Preference<'a> {
                 rejected: tensor(vec![0.0; n]),
             }
         };
+        // After the reference, whose forward pass is over then: this one's activations stay.
+        let (sums, tokens) = summed(decoder, weights, &units, self.settings.ld_alpha)?;
+        let policy = both(&sums);
         let lens: Vec<f32> = tokens.lens.iter().map(|len| *len as f32).collect();
         let lens: Tensor<1> = Tensor::from_data(TensorData::new(lens, [2 * n]), decoder.device());
         let PairLogps { chosen, rejected } = both(&lens);
@@ -310,27 +318,29 @@ impl Objective for Preference<'_> {
             };
             shift.update(&scaled(chosen), &scaled(rejected))?;
         }
-        self.reference
-            .follow(self.settings.reference, decoder, update)
+        match &mut self.reference {
+            Some(reference) => reference.follow(self.settings.reference, decoder, update),
+            None => Ok(()),
+        }
     }
 
     fn save(&mut self, checkpoint: &mut Checkpoint) -> Result<Value, TrainError> {
-        if self.settings.reference.moves() {
-            reference::save(checkpoint, self.reference.decoder());
-        }
-        if self.settings.loss.needs_reference() {
-            self.reference.save(checkpoint);
-            self.reference.store()?;
+        if let Some(kept) = &self.reference {
+            if self.settings.reference.moves() {
+                reference::save(checkpoint, kept.decoder());
+            }
+            kept.save(checkpoint);
+            kept.store()?;
         }
         Ok(json!({"shift": self.shift.map(|shift| shift.mean)}))
     }
 
     fn restore(&mut self, checkpoint: &mut Checkpoint, kept: &Value) -> Result<(), TrainError> {
-        if self.settings.reference.moves() {
-            reference::restore(checkpoint, self.reference.decoder_mut())?;
-        }
-        if self.settings.loss.needs_reference() {
-            self.reference.restore(checkpoint)?;
+        if let Some(kept) = &mut self.reference {
+            if self.settings.reference.moves() {
+                reference::restore(checkpoint, kept.decoder_mut())?;
+            }
+            kept.restore(checkpoint)?;
         }
         if let Some(shift) = &mut self.shift {
             let reason = "its state has no `shift`";

@@ -16,15 +16,21 @@ use crate::error::TrainError;
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// Settings of a resumed run that are others than it was started with.
+    changed: Vec<(String, String)>,
     _lock: File,
 }
+
+/// Settings that a resumed run may change: they change what is in memory at a time, and of the results
+/// their rounding.
+const MAY_CHANGE: [&str; 2] = ["micro_batch_size", "gradient_checkpointing"];
 
 impl RunFolder {
     /// Makes a new run folder, or opens an old one to resume it.
     ///
     /// # Errors
     /// When the folder holds something already and is not resumed, when the configuration differs
-    /// from the one it was started with, when another process works in it.
+    /// from the one it was started with (but for what memory needs), when another process works in it.
     pub fn open(path: &Path, config: &str, resume: bool) -> Result<Self, TrainError> {
         let folder = |reason: String| TrainError::Folder {
             path: path.to_owned(),
@@ -48,21 +54,37 @@ impl RunFolder {
         if lock.try_lock().is_err() {
             return Err(folder("another process is working in it".to_owned()));
         }
+        let mut changed = Vec::new();
         if used {
             let old = fs::read_to_string(&stored).map_err(TrainError::io(&stored))?;
-            if let Some((old, new)) = first_difference(&old, config) {
+            let (kept, ours) = (without_memory(&old), without_memory(config));
+            if let Some((old, new)) = first_difference(&kept, &ours) {
                 return Err(folder(format!(
                     "was started with another configuration (`{old}`, now `{new}`); a resumed run \
                      keeps its own"
                 )));
+            }
+            changed = memory_lines(&old)
+                .into_iter()
+                .zip(memory_lines(config))
+                .filter(|(old, new)| old != new)
+                .collect();
+            if old != config {
+                write_whole(&stored, config.as_bytes())?;
             }
         } else {
             write_whole(&stored, config.as_bytes())?;
         }
         Ok(Self {
             path: path.to_owned(),
+            changed,
             _lock: lock,
         })
+    }
+
+    /// Lines of the configuration that this resumed run was started with, and what they are now.
+    pub fn changed(&self) -> &[(String, String)] {
+        &self.changed
     }
 
     /// The folder.
@@ -181,6 +203,22 @@ fn begun(path: &Path) -> std::io::Result<bool> {
     Ok(false)
 }
 
+/// True for the settings of [`MAY_CHANGE`].
+fn is_of_memory(line: &str) -> bool {
+    let key = line.split('=').next().unwrap_or("").trim();
+    MAY_CHANGE.contains(&key)
+}
+
+fn memory_lines(config: &str) -> Vec<String> {
+    let lines = config.lines().filter(|line| is_of_memory(line));
+    lines.map(str::to_owned).collect()
+}
+
+fn without_memory(config: &str) -> String {
+    let lines = config.lines().filter(|line| !is_of_memory(line));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
 fn first_difference(old: &str, new: &str) -> Option<(String, String)> {
     let (mut a, mut b) = (old.lines(), new.lines());
     loop {
@@ -226,7 +264,16 @@ mod tests {
             other.to_string().contains("`a = 1`, now `a = 2`"),
             "{other}"
         );
+        let memory = |n: usize| format!("a = 1\n[train]\nmicro_batch_size = {n}\n");
+        let path_of_memory = dir.path().join("memory");
+        drop(RunFolder::open(&path_of_memory, &memory(4), false).unwrap());
+        let smaller = RunFolder::open(&path_of_memory, &memory(2), true).unwrap();
+        assert_eq!(smaller.changed().len(), 1);
+        assert!(smaller.changed()[0].1.ends_with("= 2"));
+        let stored = fs::read_to_string(path_of_memory.join("config.toml")).unwrap();
+        assert_eq!(stored, memory(2));
         let run = RunFolder::open(&path, "a = 1\n", true).unwrap();
+        assert!(run.changed().is_empty());
         run.append("metrics.jsonl", &Map::new()).unwrap();
         run.append("metrics.jsonl", &Map::new()).unwrap();
         run.cut("metrics.jsonl", 3).unwrap();

@@ -8,6 +8,7 @@ use togi_eval::report::Alarm;
 use crate::{
     checkpoint::{Checkpoint, Found},
     error::TrainError,
+    memory::Watch,
     metrics::{Event, Observer, Row},
     run_folder::RunFolder,
 };
@@ -22,6 +23,8 @@ pub struct Stage<'a> {
     pub seed: u64,
     /// Who is told.
     pub observer: &'a mut dyn Observer,
+    /// What the run may use of memory.
+    pub watch: Watch,
 }
 
 impl Stage<'_> {
@@ -59,6 +62,24 @@ impl Stage<'_> {
             tokens_per_second,
         });
         Ok(())
+    }
+
+    /// Sets what the run may use of memory; tells if that is less than it will need.
+    pub fn watches(&mut self, watch: Watch) {
+        if let Some(text) = watch.warning() {
+            self.observer.on(Event::Message(&text));
+        }
+        self.watch = watch;
+    }
+
+    /// What ends the run after this step, if memory is short: once the step's checkpoint is whole.
+    pub(crate) fn short_of_memory(&self, step: u64) -> Option<TrainError> {
+        let reason = self.watch.short()?;
+        Some(TrainError::Memory {
+            stage: self.name.to_owned(),
+            step,
+            reason,
+        })
     }
 
     /// Writes down and tells alarms.

@@ -9,6 +9,7 @@ use crate::{
     data::{DataSource, LabRows, samples},
     error::TrainError,
     lab_defaults,
+    memory::{Sizes, Watch, sizes},
     metrics::{Event, Observer, Row},
     offline::{self, Stage},
     reward::{BradleyTerry, RewardConfig, RewardLoss},
@@ -88,14 +89,16 @@ pub fn reward(
             decoder.add_lora(lora.clone(), seed)?;
         }
         let seed = split(data, seed, 3);
-        learn_reward(stage, &mut decoder, &sft.tokenizer, config, data, seed)?;
+        let watch = |_| Watch::default();
+        let tokenizer = &sft.tokenizer;
+        learn_reward(stage, &mut decoder, tokenizer, config, data, seed, watch)?;
         decoder.merge_lora();
         Ok(Policy::new(decoder, sft.tokenizer.clone(), "the run")?)
     })
 }
 
-/// Trains a model with a scalar head on the kind of rows that its loss learns from. Returns the last
-/// held-out metrics.
+/// Trains a model with a scalar head on the kind of rows that its loss learns from; `watch` says what
+/// may be used of memory, given the samples' sizes. Returns the last held-out metrics.
 ///
 /// # Errors
 /// Rows that the loss cannot use; the lab has no answers in steps.
@@ -106,6 +109,7 @@ pub fn learn_reward(
     config: &RewardConfig,
     data: &DataSource,
     seed: u64,
+    watch: impl Fn(Sizes) -> Watch,
 ) -> Result<Option<Row>, TrainError> {
     let options = config.data.options(LossOn::Completion);
     let (section, optim, train) = (&config.data, &config.optim, &config.train);
@@ -115,6 +119,7 @@ pub fn learn_reward(
             let make = tokenize::pair;
             let pairs = samples(data, rows, section, seed, tokenizer, &options, make)?;
             stage.observer.on(Event::Message(&pairs.summary));
+            stage.watches(watch(sizes(&pairs.train)));
             let mut objective = BradleyTerry::new(&pairs.train, &pairs.valid, config.loss)?;
             offline::train(stage, decoder, &mut objective, optim, train)
         }
@@ -122,6 +127,7 @@ pub fn learn_reward(
             let make = tokenize::ranking;
             let ranked = samples(data, rows, section, seed, tokenizer, &options, make)?;
             stage.observer.on(Event::Message(&ranked.summary));
+            stage.watches(watch(sizes(&ranked.train)));
             let mut objective = Rankings::new(&ranked.train, &ranked.valid, config.loss)?;
             offline::train(stage, decoder, &mut objective, optim, train)
         }
@@ -129,6 +135,7 @@ pub fn learn_reward(
             let make = tokenize::rated;
             let rated = samples(data, rows, section, seed, tokenizer, &options, make)?;
             stage.observer.on(Event::Message(&rated.summary));
+            stage.watches(watch(sizes(&rated.train)));
             let mut objective = Ratings {
                 train: &rated.train,
                 valid: &rated.valid,
@@ -139,6 +146,7 @@ pub fn learn_reward(
             let make = tokenize::steps;
             let steps = samples(data, rows, section, seed, tokenizer, &options, make)?;
             stage.observer.on(Event::Message(&steps.summary));
+            stage.watches(watch(sizes(&steps.train)));
             let mut objective = Steps {
                 train: &steps.train,
                 valid: &steps.valid,
@@ -176,6 +184,7 @@ pub fn stage(
             run,
             seed,
             observer,
+            watch: Watch::default(),
         })?;
         hf::save(&policy, &folder)?;
     }

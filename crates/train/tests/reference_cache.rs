@@ -8,6 +8,7 @@ use togi_policy::hf;
 use togi_train::{
     Event, Observer, RunFolder,
     config::{LoopSection, OptimSection},
+    memory::Watch,
     offline::{self, Stage},
     preference::{Preference, PreferenceConfig},
 };
@@ -52,6 +53,7 @@ fn kept_on_disk_by_content() {
             run: &run,
             seed: 1,
             observer: &mut losses,
+            watch: Watch::default(),
         };
         let config = PreferenceConfig {
             cache_reference: cached,

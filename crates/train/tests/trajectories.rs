@@ -12,6 +12,7 @@ use togi_train::{
     Event, Observer, RunFolder,
     config::{DataSection, LoopSection, OptimSection},
     kto::{Kto, KtoConfig},
+    memory::Watch,
     offline::{self, Objective, Stage},
     preference::{Preference, PreferenceConfig, PreferenceLoss, Term},
     reference::ReferenceUpdate,
@@ -92,6 +93,7 @@ fn follows_cut(
             run: &run,
             seed: SEED,
             observer: &mut steps,
+            watch: Watch::default(),
         };
         let optim = OptimSection {
             learning_rate: golden["learning_rate"].as_f64().unwrap(),
