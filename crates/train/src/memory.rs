@@ -113,8 +113,18 @@ impl MemoryEstimate {
 
 /// The most memory that this process has used, in bytes, where the system tells.
 pub fn peak() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// The memory that this process has now, in bytes, where the system tells.
+pub fn resident() -> Option<u64> {
+    status("VmRSS:")
+}
+
+/// A line of what Linux says of this process.
+fn status(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let line = status.lines().find(|line| line.starts_with(name))?;
     let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kilobytes * 1024)
 }
