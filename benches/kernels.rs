@@ -49,12 +49,17 @@ fn products(criterion: &mut Criterion) {
     both(criterion, "linear", work, shapes, |[x, w]| {
         linear(x.clone(), w.clone())
     });
-    let matrices = [tensor(1, [FEED_FORWARD, WIDTH]), tensor(2, [FEED_FORWARD, WIDTH])];
+    let matrices = [
+        tensor(1, [FEED_FORWARD, WIDTH]),
+        tensor(2, [FEED_FORWARD, WIDTH]),
+    ];
     let packed = PackedLinear::new(&matrices);
     let mut group = criterion.benchmark_group("packed linear");
     for rows in [1, 16] {
         let x: Tensor<2> = tensor(0, [rows, WIDTH]);
-        group.throughput(Throughput::Elements((2 * rows * WIDTH * FEED_FORWARD) as u64));
+        group.throughput(Throughput::Elements(
+            (2 * rows * WIDTH * FEED_FORWARD) as u64,
+        ));
         if let Some(packed) = &packed {
             group.bench_function(format!("{rows} rows"), |b| {
                 b.iter(|| black_box(packed.apply(x.clone())));
@@ -83,7 +88,9 @@ fn attention_of_sequences(criterion: &mut Criterion) {
 /// Elements are scored tokens.
 fn log_probabilities(criterion: &mut Criterion) {
     let rows = 64;
-    let targets: Arc<[u32]> = (0..rows as u32).map(|i| i * 701 % VOCABULARY as u32).collect();
+    let targets: Arc<[u32]> = (0..rows as u32)
+        .map(|i| i * 701 % VOCABULARY as u32)
+        .collect();
     let shapes = [[rows, WIDTH], [VOCABULARY, WIDTH]];
     both(criterion, "selected_log_probs", rows, shapes, |[h, w]| {
         let scored = selected_log_probs(h.clone(), w.clone(), &targets, 1.0);
@@ -99,9 +106,13 @@ fn pointwise(criterion: &mut Criterion) {
         rms_norm(x.clone(), w.clone().reshape([WIDTH]), 1e-5)
     });
     let shapes = [[TOKENS, FEED_FORWARD]; 2];
-    both(criterion, "swiglu", TOKENS * FEED_FORWARD, shapes, |[gate, up]| {
-        swiglu(gate.clone(), up.clone())
-    });
+    both(
+        criterion,
+        "swiglu",
+        TOKENS * FEED_FORWARD,
+        shapes,
+        |[gate, up]| swiglu(gate.clone(), up.clone()),
+    );
     let frequencies: Vec<f32> = (0..32).map(|i| 1e5_f32.powf(-(i as f32) / 32.0)).collect();
     let table = RotaryTable::new(&frequencies, TOKENS);
     let positions: Arc<[u32]> = (0..TOKENS as u32).collect();
@@ -135,7 +146,11 @@ fn optimiser(criterion: &mut Criterion) {
         b.iter_batched(
             || {
                 let param = tensor(0, [size]);
-                (param, Tensor::zeros([size], &Device::flex()), tensor::<1>(2, [size]).square())
+                (
+                    param,
+                    Tensor::zeros([size], &Device::flex()),
+                    tensor::<1>(2, [size]).square(),
+                )
             },
             |(param, m, v)| black_box(adamw_step(param, grad.clone(), m, v, &step)),
             BatchSize::LargeInput,
@@ -152,8 +167,11 @@ fn cache(criterion: &mut Criterion) {
         let [key, value] = [1, 2].map(|seed| tensor(seed + slot as u64, [seen, 192]));
         cache.write(slot, 0, key, value);
     }
-    let (q, k, v): (Tensor<2>, Tensor<2>, Tensor<2>) =
-        (tensor(0, [rows, 576]), tensor(1, [rows, 192]), tensor(2, [rows, 192]));
+    let (q, k, v): (Tensor<2>, Tensor<2>, Tensor<2>) = (
+        tensor(0, [rows, 576]),
+        tensor(1, [rows, 192]),
+        tensor(2, [rows, 192]),
+    );
     let places: Vec<(usize, usize)> = (0..rows).map(|slot| (slot, seen)).collect();
     let mut group = criterion.benchmark_group("kv cache");
     group.throughput(Throughput::Elements((rows * (seen + 1)) as u64));

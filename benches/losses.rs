@@ -75,11 +75,19 @@ fn preference(criterion: &mut Criterion) {
         undesirable: 1.0,
     };
     let n = || tokens.clone();
-    of_pairs(criterion, "dpo", |p| dpo::sigmoid_loss(p, &reference, 0.1, 0.0));
-    of_pairs(criterion, "dpo robust", |p| dpo::robust_loss(p, &reference, 0.1, 0.1));
-    of_pairs(criterion, "dpo hinge", |p| dpo::hinge_loss(p, &reference, 0.1));
+    of_pairs(criterion, "dpo", |p| {
+        dpo::sigmoid_loss(p, &reference, 0.1, 0.0)
+    });
+    of_pairs(criterion, "dpo robust", |p| {
+        dpo::robust_loss(p, &reference, 0.1, 0.1)
+    });
+    of_pairs(criterion, "dpo hinge", |p| {
+        dpo::hinge_loss(p, &reference, 0.1)
+    });
     of_pairs(criterion, "ipo", |p| ipo::summed_loss(p, &reference, 0.1));
-    of_pairs(criterion, "slic", |p| slic_hf_loss(p, &p.chosen.clone(), 1.0, 0.1));
+    of_pairs(criterion, "slic", |p| {
+        slic_hf_loss(p, &p.chosen.clone(), 1.0, 0.1)
+    });
     of_pairs(criterion, "simpo", |p| simpo_loss(p, &n(), &n(), 2.0, 0.5));
     of_pairs(criterion, "cpo", |p| cpo_loss(p, &n(), 0.1, 1.0, 0.0));
     of_pairs(criterion, "orpo", |p| orpo_loss(p, &n(), &n(), 0.1));
@@ -134,16 +142,26 @@ fn online(criterion: &mut Criterion) {
     };
     let of_sequences: Tensor<1> = tensor(4, [COMPLETIONS]);
     of_tokens(criterion, "sft", |p| nll_loss(p, &mask));
-    of_tokens(criterion, "reinforce", |p| reinforce_loss(p, &advantages, &mask));
+    of_tokens(criterion, "reinforce", |p| {
+        reinforce_loss(p, &advantages, &mask)
+    });
     of_tokens(criterion, "ppo and grpo", |p| {
         Ok(policy_loss(p, &old, &advantages, &mask, 0.2)?.loss)
     });
-    of_tokens(criterion, "cispo", |p| cispo_loss(p, &old, &advantages, &mask, 0.2));
-    of_tokens(criterion, "gspo", |p| {
-        Ok(gspo_loss(p, &old, &of_sequences, &mask, clip)?.loss.unsqueeze())
+    of_tokens(criterion, "cispo", |p| {
+        cispo_loss(p, &old, &advantages, &mask, 0.2)
     });
-    of_tokens(criterion, "ppo's value", |p| value_loss(p, &old, &advantages, &mask, 0.2));
-    of_tokens(criterion, "kl k3", |p| kl_per_token(p, &old, KlEstimator::K3));
+    of_tokens(criterion, "gspo", |p| {
+        Ok(gspo_loss(p, &old, &of_sequences, &mask, clip)?
+            .loss
+            .unsqueeze())
+    });
+    of_tokens(criterion, "ppo's value", |p| {
+        value_loss(p, &old, &advantages, &mask, 0.2)
+    });
+    of_tokens(criterion, "kl k3", |p| {
+        kl_per_token(p, &old, KlEstimator::K3)
+    });
 }
 
 /// What is computed of rewards before a loss; no gradients.

@@ -47,12 +47,7 @@ fn pairs(decoder: &Decoder) -> Vec<PairSample> {
 }
 
 /// Elements are tokens of the sequences.
-fn step(
-    criterion: &mut Criterion,
-    name: &str,
-    decoder: &mut Decoder,
-    objective: &impl Objective,
-) {
+fn step(criterion: &mut Criterion, name: &str, decoder: &mut Decoder, objective: &impl Objective) {
     let batch: Vec<usize> = (0..BATCH).collect();
     let tokens: usize = batch.iter().map(|i| objective.tokens(*i)).sum();
     let optim = OptimSection::default();
@@ -62,7 +57,9 @@ fn step(
     group.bench_function(name, |b| {
         b.iter(|| {
             let weights = decoder.tracked();
-            let whole = objective.begin(decoder, &batch).expect("a batch of samples");
+            let whole = objective
+                .begin(decoder, &batch)
+                .expect("a batch of samples");
             let (loss, _) = objective
                 .loss(decoder, &weights, &batch, &whole)
                 .expect("the samples fit the model");
@@ -95,7 +92,9 @@ fn generation(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("generation");
     for batch in [1, 16] {
         let mut rng = CounterRng::new(0, &[0x7072_6f6d]);
-        let prompts: Vec<Vec<u32>> = (0..batch).map(|_| ids(&decoder, &mut rng, PROMPT)).collect();
+        let prompts: Vec<Vec<u32>> = (0..batch)
+            .map(|_| ids(&decoder, &mut rng, PROMPT))
+            .collect();
         let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
         let streams: Vec<u64> = (0..batch as u64).collect();
         let sampling = Sampling {

@@ -42,9 +42,13 @@ fn pairs(folder: &std::path::Path) -> String {
     let rows = (0..32).map(|i| {
         let word = |j: usize| words[(i * j + i / 8 + j) % 8];
         let prompt: Vec<&str> = (1..13).map(word).collect();
-        let answer = |k: usize| (1..5).map(|j| words[(i + j * k) % 8]).collect::<Vec<_>>().join(" ");
+        let said = |role: &str, text: String| serde_json::json!([{"role": role, "content": text}]);
+        let answer = |k: usize| {
+            let text = (1..5).map(|j| words[(i + j * k) % 8]).collect::<Vec<_>>();
+            said("assistant", text.join(" "))
+        };
         let row = serde_json::json!({
-            "prompt": prompt.join(" "), "chosen": answer(1), "rejected": answer(3),
+            "prompt": said("user", prompt.join(" ")), "chosen": answer(1), "rejected": answer(3),
         });
         format!("{row}\n")
     });
@@ -57,7 +61,14 @@ fn steps_are_timed_and_their_arithmetic_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     let data = pairs(folder.path());
     for what in ["dpo", "sft"] {
-        let found = json(&[what, "--model=lab", "--data", &data, "--batch=2", "--steps=2"]);
+        let found = json(&[
+            what,
+            "--model=lab",
+            "--data",
+            &data,
+            "--batch=2",
+            "--steps=2",
+        ]);
         let steps = found["steps"].as_array().unwrap();
         assert_eq!(steps.len(), 2, "{what}");
         for step in steps {
@@ -73,13 +84,23 @@ fn steps_are_timed_and_their_arithmetic_is_counted() {
 fn online_steps_draw_completions_of_the_length_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let data = pairs(folder.path());
-    let sizes = ["--model=lab", "--data", &data, "--completions=8", "--prompt=6", "--new=5"];
+    let sizes = [
+        "--model=lab",
+        "--data",
+        &data,
+        "--completions=8",
+        "--prompt=6",
+        "--new=5",
+    ];
     for what in ["grpo", "ppo"] {
         let found = json(&[&[what], &sizes[..], &["--steps=2"]].concat());
         assert_eq!(found["steps"].as_array().unwrap().len(), 2, "{what}");
         for drawn in found["drawn"].as_array().unwrap() {
             assert_eq!(drawn["tokens"], 8 * 5, "{what}");
-            assert!((0.0..=1.0).contains(&drawn["reward"].as_f64().unwrap()), "{what}");
+            assert!(
+                (0.0..=1.0).contains(&drawn["reward"].as_f64().unwrap()),
+                "{what}"
+            );
         }
         assert!(found["steps"][0]["flops"].as_f64().unwrap() > 0.0, "{what}");
     }
@@ -87,7 +108,13 @@ fn online_steps_draw_completions_of_the_length_asked_for() {
 
 #[test]
 fn cost_is_compared_with_the_arithmetic_of_each_length() {
-    let found = json(&["context", "--model=lab", "--lengths=16,64", "--tokens=128", "--repeats=1"]);
+    let found = json(&[
+        "context",
+        "--model=lab",
+        "--lengths=16,64",
+        "--tokens=128",
+        "--repeats=1",
+    ]);
     let costs = found.as_array().unwrap();
     assert_eq!(costs.len(), 2);
     assert_eq!(costs[0]["growth"], 1.0);
@@ -110,8 +137,17 @@ fn what_cannot_be_measured_is_refused() {
     refused(&many, "pairs of at most 512 tokens, 400 are needed");
     let prompts = ["grpo", "--model=lab", "--data", &data, "--prompt=60"];
     refused(&prompts, "prompts of at least 60 tokens");
-    let row = ["peers", "--python=p", "--model=m", "--data=d", "--only=dpo,ddpo"];
+    let row = [
+        "peers",
+        "--python=p",
+        "--model=m",
+        "--data=d",
+        "--only=dpo,ddpo",
+    ];
     refused(&row, "dpo-lora");
     refused(&["memory", "--steps=10"], "60");
-    refused(&["sft", "--model=lab", "--data", &data, "--batch=0"], "batch");
+    refused(
+        &["sft", "--model=lab", "--data", &data, "--batch=0"],
+        "batch",
+    );
 }

@@ -185,6 +185,9 @@ mod tests {
         assert_eq!(cliff(&fair), None);
         let steep = [cost(128, 1.0, 1.0), cost(1024, 1.4, 1.1)];
         let text = cliff(&steep).unwrap();
-        assert!(text.contains("at 1024 tokens") && text.contains("1.40"), "{text}");
+        assert!(
+            text.contains("at 1024 tokens") && text.contains("1.40"),
+            "{text}"
+        );
     }
 }

@@ -140,10 +140,11 @@ fn count(decoder: &Decoder, tokens: f64, seen: f64, scored: f64, pass: Pass) -> 
 /// Whether a gradient flows further down than this layer's input: not below the first adapter.
 fn input_is_tracked(name: &str, trains: &impl Fn(&str) -> bool) -> bool {
     let first = "model.layers.0.self_attn.";
-    let reads_embedding = name
-        .strip_prefix(first)
-        .is_some_and(|rest| ["q_proj", "k_proj", "v_proj"].iter().any(|p| rest.starts_with(p)))
-        && !name.contains("lora_B");
+    let reads_embedding = name.strip_prefix(first).is_some_and(|rest| {
+        ["q_proj", "k_proj", "v_proj"]
+            .iter()
+            .any(|p| rest.starts_with(p))
+    }) && !name.contains("lora_B");
     !reads_embedding
         || trains("model.embed_tokens.weight")
         || trains("model.layers.0.input_layernorm.weight")
@@ -217,6 +218,9 @@ mod tests {
         let head = (decoder.config.vocab_size * 128) as f64;
         let drawn = sampling(&decoder, &[&[1, 2, 3]], &[4]);
         assert_eq!(drawn.linear, 2.0 * (6.0 * LAYERS + 4.0 * head));
-        assert_eq!(drawn.attention, 8.0 * 128.0 * (1.0 + 2.0 + 3.0 + 4.0 + 5.0 + 6.0));
+        assert_eq!(
+            drawn.attention,
+            8.0 * 128.0 * (1.0 + 2.0 + 3.0 + 4.0 + 5.0 + 6.0)
+        );
     }
 }

@@ -175,7 +175,13 @@ fn measure(steps: u64) -> Result<Vec<u64>> {
         gold: None,
         tokenizer: &policy.tokenizer,
     };
-    ppo::train(&mut stage, &mut models, &prompts.train, &prompts.valid, &config)?;
+    ppo::train(
+        &mut stage,
+        &mut models,
+        &prompts.train,
+        &prompts.valid,
+        &config,
+    )?;
     Ok(watch.0)
 }
 

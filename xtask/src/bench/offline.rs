@@ -34,7 +34,6 @@ pub(crate) struct OfflineArguments {
     lora: usize,
 }
 
-
 /// The learning rate of all comparisons.
 pub(crate) const LEARNING_RATE: f64 = 1e-5;
 

@@ -14,9 +14,9 @@ use togi_train::{
     grpo::Grpo,
     memory,
     metrics::{Event, Observer},
+    offline::Stage,
     online::{self, OnlineConfig, OnlineModels},
     ppo::{self, Models, PpoConfig},
-    offline::Stage,
     run_folder::RunFolder,
 };
 
@@ -164,7 +164,8 @@ impl Setting {
         let vocabulary = self.decoder.config.vocab_size;
         (0..self.completions)
             .map(|i| {
-                let completion: Vec<u32> = (0..new).map(|t| ((i + t) % vocabulary) as u32).collect();
+                let completion: Vec<u32> =
+                    (0..new).map(|t| ((i + t) % vocabulary) as u32).collect();
                 Sample::from_parts(&self.prompts[i / per_prompt].ids, &completion, &[])
             })
             .collect()

@@ -75,10 +75,15 @@ fn fastest(device: &Device, side: usize, repeats: u64) -> f64 {
         let started = Instant::now();
         let out = togi_kernels::linear(x.clone(), w.clone());
         // Reading one element waits for devices that compute on their own.
-        let _ = out.narrow(0, side - 1, 1).narrow(1, side - 1, 1).into_data();
+        let _ = out
+            .narrow(0, side - 1, 1)
+            .narrow(1, side - 1, 1)
+            .into_data();
         started.elapsed().as_secs_f64()
     };
     seconds();
-    let best = (0..repeats).map(|_| seconds()).fold(f64::INFINITY, f64::min);
+    let best = (0..repeats)
+        .map(|_| seconds())
+        .fold(f64::INFINITY, f64::min);
     2.0 * (side as f64).powi(3) / best
 }

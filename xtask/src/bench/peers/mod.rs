@@ -86,7 +86,12 @@ pub(crate) fn run(arguments: &PeerArguments) -> Result<()> {
     for round in 0..arguments.rounds as usize {
         for number in 0..all.len() {
             let row = all[number].row;
-            eprintln!("round {} of {}: {}", round + 1, arguments.rounds, row.name());
+            eprintln!(
+                "round {} of {}: {}",
+                round + 1,
+                arguments.rounds,
+                row.name()
+            );
             let early = match row.writes_for_peer() {
                 true => Some(row.ours(&place)?),
                 false => None,

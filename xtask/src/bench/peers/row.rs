@@ -295,9 +295,11 @@ impl Row {
         let tolerance = if dtype == "float32" { 1e-3 } else { 0.05 };
         let off = theirs.steps.iter().zip(&ours.steps);
         let off = off.map(|(a, b)| (a.loss - b.loss).abs());
-        let off = off.fold(0.0, |worst: f64, x| if x > worst || x.is_nan() { x } else { worst });
-        // Written so that NaN fails too.
-        if !(off <= tolerance) {
+        let off = off.fold(0.0, |worst: f64, x| match worst.is_nan() || x.is_nan() {
+            true => f64::NAN,
+            false => worst.max(x),
+        });
+        if is_beyond(off, tolerance) {
             bail!(
                 "{}: losses of a step differ by {off:.1e}: the two do not do the same work",
                 self.name()
@@ -309,7 +311,8 @@ impl Row {
     /// Completions are drawn with other random numbers, so that rewards and entropies can agree on average only;
     /// their lengths are equal.
     fn draws_agree(self, theirs: &Steps, ours: &Steps) -> Result<String> {
-        let count = |steps: &Steps| -> Vec<usize> { steps.drawn.iter().map(|d| d.tokens).collect() };
+        let count =
+            |steps: &Steps| -> Vec<usize> { steps.drawn.iter().map(|d| d.tokens).collect() };
         let name = self.name();
         if count(theirs) != count(ours) || ours.drawn.is_empty() {
             bail!(
@@ -321,7 +324,7 @@ impl Row {
         let reward = |steps: &Steps| mean(steps.drawn.iter().map(|d| d.reward));
         let entropy = |steps: &Steps| mean(steps.drawn.iter().map(|d| d.entropy));
         let (a, b) = (reward(theirs), reward(ours));
-        if !((a - b).abs() <= REWARD_TOLERANCE) {
+        if is_beyond((a - b).abs(), REWARD_TOLERANCE) {
             bail!("{name}: the mean reward is {a:.3} of Python and {b:.3} of Togi");
         }
         let said = format!("{} tokens a step; reward {a:.3} and {b:.3}", count(ours)[0]);
@@ -330,7 +333,7 @@ impl Row {
             return Ok(said);
         }
         let (a, b) = (entropy(theirs), entropy(ours));
-        if !((a - b).abs() <= ENTROPY_TOLERANCE * b) {
+        if is_beyond((a - b).abs(), ENTROPY_TOLERANCE * b) {
             bail!("{name}: the mean entropy is {a:.3} nats of Python and {b:.3} of Togi");
         }
         Ok(format!("{said}; entropy {a:.2} and {b:.2} nats"))
@@ -352,6 +355,11 @@ impl Row {
 const REWARD_TOLERANCE: f64 = 0.08;
 /// Of mean entropies, as a share.
 const ENTROPY_TOLERANCE: f64 = 0.2;
+
+/// NaN is beyond everything.
+fn is_beyond(off: f64, tolerance: f64) -> bool {
+    off.is_nan() || tolerance.is_nan() || off > tolerance
+}
 
 /// Runs a program and reads the last line that it prints as JSON.
 fn printed(command: &mut Command) -> Result<Measured> {
@@ -400,9 +408,8 @@ mod tests {
 
     #[test]
     fn losses_that_differ_end_the_comparison() {
-        let agree = |a: &[f64], b: &[f64], dtype| {
-            Row::Sft.agreement(&steps(a, &[]), &steps(b, &[]), dtype)
-        };
+        let agree =
+            |a: &[f64], b: &[f64], dtype| Row::Sft.agreement(&steps(a, &[]), &steps(b, &[]), dtype);
         assert!(agree(&[2.0, 1.0], &[2.0005, 1.0], "float32").is_ok());
         assert!(agree(&[2.0, 1.0], &[2.0, 1.01], "float32").is_err());
         assert!(agree(&[2.0, 1.0], &[2.0, 1.01], "bfloat16").is_ok());
@@ -412,9 +419,8 @@ mod tests {
 
     #[test]
     fn completions_of_other_lengths_or_another_policy_end_the_comparison() {
-        let agree = |row: Row, a, b| {
-            row.agreement(&steps(&[0.0], &[a]), &steps(&[0.0], &[b]), "float32")
-        };
+        let agree =
+            |row: Row, a, b| row.agreement(&steps(&[0.0], &[a]), &steps(&[0.0], &[b]), "float32");
         let ours = (2048, 0.5, 2.0);
         assert!(agree(Row::Grpo, (2048, 0.52, 2.1), ours).is_ok());
         assert!(agree(Row::Grpo, (2000, 0.5, 2.0), ours).is_err());
@@ -426,8 +432,14 @@ mod tests {
     #[test]
     fn what_a_program_prints_is_told_apart() {
         let steps = r#"{"steps": [{"seconds": 1, "loss": 2, "grad_norm": 3}], "peak_bytes": 4}"#;
-        assert!(matches!(serde_json::from_str(steps), Ok(Measured::Steps(_))));
+        assert!(matches!(
+            serde_json::from_str(steps),
+            Ok(Measured::Steps(_))
+        ));
         let rates = r#"{"tokens_per_second": [1.5], "peak_bytes": 4}"#;
-        assert!(matches!(serde_json::from_str(rates), Ok(Measured::Rates(_))));
+        assert!(matches!(
+            serde_json::from_str(rates),
+            Ok(Measured::Rates(_))
+        ));
     }
 }

@@ -104,7 +104,10 @@ impl Line {
 pub(super) fn print(lines: &[Line]) {
     for line in lines {
         let [theirs, ours] = &line.dtypes;
-        println!("{} (Python {theirs}, Togi {ours}; {})", line.about, line.agreement);
+        println!(
+            "{} (Python {theirs}, Togi {ours}; {})",
+            line.about, line.agreement
+        );
         println!("                     Python        Togi   ratio");
         if let Some([a, b]) = line.seconds {
             let (scale, unit) = if line.is(Row::Tiny) {
@@ -112,7 +115,12 @@ pub(super) fn print(lines: &[Line]) {
             } else {
                 (1.0, "seconds a step")
             };
-            println!("  {unit:<14} {:>10.2} {:>11.2}   {:.2}x", scale * a, scale * b, a / b);
+            println!(
+                "  {unit:<14} {:>10.2} {:>11.2}   {:.2}x",
+                scale * a,
+                scale * b,
+                a / b
+            );
         }
         let [a, b] = line.tokens_per_second;
         println!("  tokens/s       {a:>10.1} {b:>11.1}   {:.2}x", line.faster);
