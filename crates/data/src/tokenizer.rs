@@ -213,6 +213,13 @@ impl Tokenizer {
         }
     }
 
+    /// This tokenizer without tokens that end a sequence: what is sampled with it is as long as it may be.
+    #[must_use]
+    pub fn without_eos(mut self) -> Self {
+        self.eos_ids.clear();
+        self
+    }
+
     /// Ids of a text; special tokens written in it are recognised, none is added.
     ///
     /// # Errors

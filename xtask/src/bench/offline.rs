@@ -1,0 +1,130 @@
+//! `cargo xtask bench dpo` and `bench sft`: steps on pairs in the order of a file.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use togi_data::Sample;
+use togi_policy::{LoraConfig, Policy};
+use togi_train::{
+    preference::{Preference, PreferenceConfig},
+    sft::Sft,
+};
+
+use super::{Common, at_least_one, flops, load, pairs::pairs, steps};
+
+#[derive(Args, Clone)]
+pub(crate) struct OfflineArguments {
+    #[command(flatten)]
+    common: Common,
+    /// Pairs: `prompt`, `chosen`, `rejected`, or HH dialogues. SFT learns the chosen answers.
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// Pairs a step.
+    #[arg(long, default_value_t = 4, value_parser = at_least_one())]
+    batch: u64,
+    /// Steps.
+    #[arg(long, default_value_t = 6, value_parser = at_least_one())]
+    steps: u64,
+    /// Pairs with a longer side are passed over.
+    #[arg(long, default_value_t = 512)]
+    max_length: usize,
+    /// Train an adapter of this rank on all linear layers; 0: the weights.
+    #[arg(long, default_value_t = 0)]
+    lora: usize,
+    /// Keep only what goes into each layer, and run the layers again in the backward pass.
+    #[arg(long)]
+    gradient_checkpointing: bool,
+}
+
+/// The learning rate of all comparisons.
+pub(crate) const LEARNING_RATE: f64 = 1e-5;
+
+/// The adapter of all comparisons.
+pub(crate) fn lora(rank: usize) -> LoraConfig {
+    LoraConfig {
+        r: rank,
+        alpha: 2.0 * rank as f64,
+        ..LoraConfig::default()
+    }
+}
+
+fn adapt(policy: &mut Policy, rank: usize) -> Result<()> {
+    if rank > 0 {
+        policy.decoder.add_lora(lora(rank), 0)?;
+    }
+    Ok(())
+}
+
+impl OfflineArguments {
+    fn sizes(&self) -> (usize, usize) {
+        (self.batch as usize, self.steps as usize)
+    }
+}
+
+pub(crate) fn dpo(arguments: &OfflineArguments) -> Result<()> {
+    let mut policy = load(&arguments.common)?;
+    let (batch, count) = arguments.sizes();
+    let tokenizer = &policy.tokenizer;
+    let pairs = pairs(
+        &arguments.data,
+        tokenizer,
+        arguments.max_length,
+        batch * count,
+    )?;
+    let settings = PreferenceConfig::default();
+    let reference = policy.decoder.clone();
+    let (objective, _) = Preference::new(&pairs, &[], &settings, &reference)?;
+    adapt(&mut policy, arguments.lora)?;
+    let optim = steps::constant(LEARNING_RATE);
+    let decoder = &mut policy.decoder;
+    // Each pair is new, so that the reference scores it in the same step.
+    let steps = steps::take(
+        decoder,
+        &objective,
+        batch,
+        count,
+        &optim,
+        arguments.gradient_checkpointing,
+        |decoder, batch| {
+            let sides = batch.iter().map(|i| &pairs[*i]);
+            let sides: Vec<&Sample> = sides.flat_map(|p| [&p.chosen, &p.rejected]).collect();
+            let work = flops::training(decoder, &sides) + flops::forward(&reference, &sides);
+            work.total()
+        },
+    )?;
+    steps.print(arguments.common.json)
+}
+
+pub(crate) fn sft(arguments: &OfflineArguments) -> Result<()> {
+    let mut policy = load(&arguments.common)?;
+    let (batch, count) = arguments.sizes();
+    let tokenizer = &policy.tokenizer;
+    let pairs = pairs(
+        &arguments.data,
+        tokenizer,
+        arguments.max_length,
+        batch * count,
+    )?;
+    let train: Vec<Sample> = pairs.into_iter().map(|pair| pair.chosen).collect();
+    adapt(&mut policy, arguments.lora)?;
+    let objective = Sft {
+        train: &train,
+        valid: &[],
+    };
+    let optim = steps::constant(LEARNING_RATE);
+    let decoder = &mut policy.decoder;
+    let steps = steps::take(
+        decoder,
+        &objective,
+        batch,
+        count,
+        &optim,
+        arguments.gradient_checkpointing,
+        |decoder, batch| {
+            let samples: Vec<&Sample> = batch.iter().map(|i| &train[*i]).collect();
+            flops::training(decoder, &samples).total()
+        },
+    )?;
+    steps.print(arguments.common.json)
+}
