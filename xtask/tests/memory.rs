@@ -190,12 +190,7 @@ fn the_micro_batch_is_the_largest_that_fits() {
     ));
     let text = said(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");
-    for needle in [
-        "even 1 needs",
-        "1.0 MB",
-        "what would help",
-        "gradient_checkpointing=true",
-    ] {
+    for needle in ["even 1 needs", "1.0 MB", "what would help", "lora.r=16"] {
         assert!(text.contains(needle), "`{needle}` is not in: {text}");
     }
     for (wrong, needle) in [
@@ -343,6 +338,7 @@ fn the_estimate_is_within_15_percent_of_the_peak() {
         train.extend(["--out", &out, "--compare=0"]);
         let peak = bytes(&ok(&train).0, "Peak memory:");
         let off = estimate / peak - 1.0;
+        println!("{own:?}: estimate {estimate:.3e}, peak {peak:.3e}, {off:+.3}");
         assert!(
             off.abs() < 0.15,
             "{own:?}: estimate {estimate}, peak {peak}, {off:+.3}"

@@ -40,7 +40,12 @@ fn of_log_probs(decoder: &Decoder, weights: &Weights) -> (u32, Grads) {
 }
 
 fn gradients(decoder: &Decoder, weights: &Weights, loss: Tensor<1>) -> (u32, Grads) {
-    let value = loss.clone().detach().into_data().try_to_vec::<f32>().unwrap()[0];
+    let value = loss
+        .clone()
+        .detach()
+        .into_data()
+        .try_to_vec::<f32>()
+        .unwrap()[0];
     let grads = decoder.gradients(weights, loss).unwrap();
     let host = |(name, grad): (String, Tensor<1>)| (name, grad.into_data().try_to_vec().unwrap());
     (value.to_bits(), grads.into_iter().map(host).collect())
