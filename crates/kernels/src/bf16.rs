@@ -405,8 +405,12 @@ mod avx512 {
                 let x = _mm512_set1_epi32(unsafe { *x.add(m * x_row + k) } as i32);
                 for (sum, w) in sums.iter_mut().zip(&ws) {
                     // SAFETY: both are 512 bits without a meaning of their own.
-                    let (x, w): (__m512bh, __m512bh) =
-                        unsafe { (std::mem::transmute(x), std::mem::transmute(*w)) };
+                    let (x, w) = unsafe {
+                        (
+                            std::mem::transmute::<__m512i, __m512bh>(x),
+                            std::mem::transmute::<__m512i, __m512bh>(*w),
+                        )
+                    };
                     *sum = _mm512_dpbf16_ps(*sum, x, w);
                 }
             }

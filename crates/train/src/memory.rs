@@ -6,7 +6,7 @@
 //! counts, since none is there with another. Everything is float32.
 
 use togi_data::batch::Order;
-use togi_policy::{LoraConfig, ModelConfig};
+use togi_policy::{LoraConfig, ModelConfig, Precision};
 
 mod available;
 mod choose;
@@ -61,6 +61,8 @@ pub enum Work {
         at_once: usize,
         /// Models that draw, each from a copy of its weights.
         voices: usize,
+        /// Precision of those copies.
+        sampler: Precision,
         /// Completions that go through the model at a time to be scored, micro-batches aside.
         scored: usize,
     },
@@ -192,6 +194,7 @@ impl Demand {
                 new,
                 at_once,
                 voices,
+                sampler,
                 scored,
             } => {
                 let (config, length) = (&self.config, prompt + new);
@@ -201,7 +204,8 @@ impl Demand {
                 let cache = at_once * positions * row * config.num_hidden_layers;
                 // On the CPU sampling reads a copy of the weights.
                 let copy = match self.form {
-                    Form::Fused => self.parameters,
+                    Form::Fused if *sampler == Precision::F32 => self.parameters,
+                    Form::Fused => self.parameters / 2,
                     Form::Composed => 0,
                 };
                 let entering = self.forward(at_once * prompt, *at_once, *prompt);

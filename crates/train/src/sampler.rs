@@ -64,14 +64,19 @@ impl SamplerSection {
         Err(TrainError::config("sampler.importance_cap", reason))
     }
 
+    /// The sampler's precision, given the policy's.
+    pub(crate) fn precision(&self, policy: Precision) -> Precision {
+        match self.dtype {
+            SamplerDtype::Same => policy,
+            SamplerDtype::F32 => Precision::F32,
+            SamplerDtype::Bf16 => Precision::Bf16,
+        }
+    }
+
     /// The policy as it samples: the same parameters.
     pub(crate) fn of(&self, policy: &Decoder) -> Decoder {
         let mut sampler = policy.clone();
-        sampler.precision = match self.dtype {
-            SamplerDtype::Same => policy.precision,
-            SamplerDtype::F32 => Precision::F32,
-            SamplerDtype::Bf16 => Precision::Bf16,
-        };
+        sampler.precision = self.precision(policy.precision);
         sampler
     }
 
@@ -104,7 +109,7 @@ impl SamplerSection {
         let largest = all().fold(0.0, |most: f64, x| most.max(x.abs()));
         row.set("sampling/logp_difference_max", largest);
         row.set("sampling/logp_difference_mean", mean(all().map(f64::abs)));
-        if self.of(policy).precision == policy.precision {
+        if self.precision(policy.precision) == policy.precision {
             return;
         }
         let (mut weights, mut cut) = (Vec::new(), 0);

@@ -1,7 +1,7 @@
 //! What each recipe asks of memory. The model is given as it is before an adapter is added.
 
 use burn::tensor::Device;
-use togi_policy::Decoder;
+use togi_policy::{Decoder, Precision};
 
 use super::{Demand, Form, Sizes, Work};
 use crate::{
@@ -124,6 +124,7 @@ impl Demand {
             new: config.sampling.max_new_tokens,
             at_once: config.sampling.batch_size.min(config.prompts_per_step),
             voices: 1,
+            sampler: config.sampler.precision(Precision::of_program()),
             scored: LOOKED_AT.min(config.eval_samples),
         };
         Self {
@@ -153,6 +154,7 @@ impl Demand {
             new: config.sampling.max_new_tokens,
             at_once: config.sampling.batch_size.min(drawn),
             voices: 1 + usize::from(config.algorithm.opponent().is_some()),
+            sampler: config.sampler.precision(Precision::of_program()),
             scored: LOOKED_AT.min(config.eval_samples),
         };
         let unit = match config.algorithm.keeps_groups() {
