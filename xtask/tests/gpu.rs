@@ -240,11 +240,14 @@ const OFFLINE_CASES: [Case; 15] = [
     ("cpo", &[]),
     ("orpo", &[]),
     ("kto", &[]),
-    ("dpo", &["--set=loss.kind=hinge"]),
+    ("dpo", &["--set=loss={kind=\"hinge\",beta=0.05}"]),
     // Sorts over the batch.
     (
         "dpo",
-        &["--set=loss.kind=aot", "--set=train.micro_batch_size=8"],
+        &[
+            "--set=loss={kind=\"aot\",beta=0.1}",
+            "--set=train.micro_batch_size=8",
+        ],
     ),
 ];
 
@@ -391,12 +394,15 @@ fn generation_draws_the_same_tokens() {
     let rules = folder.path().join("rules.toml");
     fs::write(&rules, "regex = '(red|blue)( dog)*'\n").unwrap();
     let rules = rules.display().to_string();
+    let judged = folder.path().join("judged.toml");
+    fs::write(&judged, "[[rule]]\nkind = \"max_words\"\nwords = 4\n").unwrap();
+    let judged = format!("rules:{}", judged.display());
     let ways: [&[&str]; 5] = [
         &["--temperature", "0"],
         &["--samples", "3"],
         &["--top-k", "5", "--top-p", "0.9", "--seed", "7"],
         &["--rules", &rules],
-        &["--best-of", "3", "--reward", "lab"],
+        &["--best-of", "3", "--reward", &judged],
     ];
     for way in ways {
         assert_eq!(said(&kind, way), said("cpu", way), "{way:?}");
