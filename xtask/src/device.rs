@@ -3,10 +3,11 @@
 use anyhow::Result;
 use burn::tensor::Device;
 use togi_policy::Precision;
+use togi_train::memory::human;
 
 use crate::InputError;
 
-/// The device of a `cpu`, `wgpu[:n]` or `cuda[:n]`.
+/// The device of a `cpu`, `wgpu[:n]` or `cuda[:n]`; of a GPU, one that has computed something.
 pub(crate) fn parse(spec: &str) -> Result<Device> {
     let (kind, index) = match spec.split_once(':') {
         Some((kind, index)) => {
@@ -25,59 +26,43 @@ pub(crate) fn parse(spec: &str) -> Result<Device> {
         }
     };
     let devices = found.map_err(|reason| InputError(format!("--device {spec}: {reason}")))?;
-    match devices.get(index) {
-        Some(device) => {
-            let precision = Precision::of_program();
-            check(device, precision)
-                .map_err(|reason| InputError(format!("--dtype {precision}: {reason}")))?;
-            Ok(device.clone())
-        }
-        None => {
-            let text = format!(
-                "--device {spec}: there are {} of this kind here; `cargo xtask devices` lists them",
-                devices.len()
-            );
-            Err(InputError(text).into())
-        }
+    let Some(device) = devices.get(index) else {
+        let text = format!(
+            "--device {spec}: there are {} of this kind here; `cargo xtask devices` lists them",
+            devices.len()
+        );
+        return Err(InputError(text).into());
+    };
+    if kind != "cpu" {
+        gpu::try_out(device).map_err(|reason| InputError(format!("--device {spec}: {reason}")))?;
     }
-}
-
-/// Refuses a precision that a device does not compute in.
-fn check(device: &Device, precision: Precision) -> std::result::Result<(), String> {
+    let precision = Precision::of_program();
     let offered = precisions(device);
-    if offered.contains(&precision) {
-        return Ok(());
+    if !offered.contains(&precision) {
+        let names: Vec<&str> = offered.iter().map(|p| p.name()).collect();
+        let text = format!(
+            "--dtype {precision}: {kind} computes in {} here; `cargo xtask devices` lists what each has",
+            names.join(" and ")
+        );
+        return Err(InputError(text).into());
     }
-    let names: Vec<&str> = offered.iter().map(|p| p.name()).collect();
-    Err(format!(
-        "this device computes in {}; `cargo xtask devices` lists what each has",
-        names.join(" and ")
-    ))
-}
-
-/// The precisions that a device computes products in.
-fn precisions(device: &Device) -> Vec<Precision> {
-    [Precision::F32, Precision::Bf16, Precision::F16]
-        .into_iter()
-        .filter(|precision| match precision {
-            Precision::F32 => true,
-            // The CPU has a form for bfloat16, and no fast one for float16.
-            Precision::Bf16 if *device == Device::flex() => true,
-            Precision::F16 if *device == Device::flex() => false,
-            _ => device.supports_dtype(precision.dtype()),
-        })
-        .collect()
+    Ok(device.clone())
 }
 
 /// Prints what this build and this machine offer.
 pub(crate) fn list() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("cpu      float32, {threads} threads");
+    let threads = format!("{threads} threads");
+    print("cpu", &threads, main_memory(), &Device::flex());
     for (kind, found) in [("wgpu", wgpu()), ("cuda", cuda())] {
         match found {
             Ok(devices) => {
                 for (index, device) in devices.iter().enumerate() {
-                    println!("{:<8} float32, {}", format!("{kind}:{index}"), name(device));
+                    let spec = format!("{kind}:{index}");
+                    match gpu::try_out(device) {
+                        Ok(()) => print(&spec, &gpu::name(device), gpu::memory(device), device),
+                        Err(reason) => println!("{spec:<8} {reason}"),
+                    }
                 }
             }
             Err(reason) => println!("{kind:<8} {reason}"),
@@ -85,22 +70,36 @@ pub(crate) fn list() {
     }
 }
 
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-fn name(device: &Device) -> String {
-    device
-        .identity()
-        .map_or_else(|| "unnamed".to_owned(), |identity| identity.name)
+fn print(spec: &str, name: &str, memory: Option<u64>, device: &Device) {
+    let memory = memory.map_or("memory not told".to_owned(), human);
+    let precisions: Vec<&str> = precisions(device).iter().map(|p| p.name()).collect();
+    println!("{spec:<8} {name}, {memory}, {}", precisions.join(" "));
 }
 
-#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
-fn name(_: &Device) -> String {
-    String::new()
+/// The precisions that a device computes products in.
+fn precisions(device: &Device) -> Vec<Precision> {
+    let has = |precision: &Precision| match precision {
+        Precision::F32 => true,
+        // The CPU has a form for bfloat16, and no fast one for float16.
+        Precision::Bf16 if *device == Device::flex() => true,
+        Precision::F16 if *device == Device::flex() => false,
+        _ => device.supports_dtype(precision.dtype()),
+    };
+    Precision::ALL.into_iter().filter(has).collect()
+}
+
+/// Bytes of main memory, where the system says so.
+fn main_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes << 10)
 }
 
 /// The devices of a backend, or why there are none.
 type Found = std::result::Result<Vec<Device>, String>;
 
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "wgpu-unfused")]
 fn wgpu() -> Found {
     let devices = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
     if devices.is_empty() {
@@ -110,26 +109,96 @@ fn wgpu() -> Found {
     Ok(devices)
 }
 
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cuda-unfused")]
 fn cuda() -> Found {
     let devices = Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec();
     if devices.is_empty() {
-        return Err("no CUDA device was found".to_owned());
+        let reason =
+            "no device was found; is NVIDIA's driver installed, and does `nvidia-smi` see a GPU?";
+        return Err(reason.to_owned());
     }
     Ok(devices)
 }
 
-#[cfg(not(feature = "wgpu"))]
+#[cfg(not(feature = "wgpu-unfused"))]
 fn wgpu() -> Found {
     Err(missing("wgpu"))
 }
 
-#[cfg(not(feature = "cuda"))]
+#[cfg(not(feature = "cuda-unfused"))]
 fn cuda() -> Found {
     Err(missing("cuda"))
 }
 
-#[cfg(not(all(feature = "wgpu", feature = "cuda")))]
+#[cfg(not(all(feature = "wgpu-unfused", feature = "cuda-unfused")))]
 fn missing(feature: &str) -> String {
     format!("not in this build; run it as `cargo run --package xtask --features {feature} -- …`")
+}
+
+#[cfg(any(feature = "wgpu-unfused", feature = "cuda-unfused"))]
+mod gpu {
+    //! What is asked of an open GPU.
+
+    use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+
+    use burn::{
+        backend::DispatchDevice,
+        tensor::{Device, Tensor},
+    };
+
+    pub(super) fn name(device: &Device) -> String {
+        device
+            .identity()
+            .map_or_else(|| "unnamed".to_owned(), |identity| identity.name)
+    }
+
+    /// Bytes that the device may hold, where its driver says so.
+    pub(super) fn memory(device: &Device) -> Option<u64> {
+        match device.as_dispatch() {
+            DispatchDevice::Cube(cube) => cube.client().properties().memory.max_memory(),
+            _ => None,
+        }
+    }
+
+    /// Opens the device and computes a little. Drivers and kernel compilers that are not there or do not
+    /// fit end in a panic below Burn; here it becomes a reason.
+    pub(super) fn try_out(device: &Device) -> Result<(), String> {
+        let hook = take_hook();
+        set_hook(Box::new(|_| {}));
+        let found = catch_unwind(AssertUnwindSafe(|| {
+            let x = Tensor::<1>::from_floats([1.0, 2.0, 3.0], device);
+            let x: Vec<f32> = (x * 2.0).into_data().iter().collect();
+            x
+        }));
+        set_hook(hook);
+        match found {
+            Ok(x) if x == [2.0, 4.0, 6.0] => Ok(()),
+            Ok(x) => Err(format!("computes wrongly: twice 1, 2, 3 is {x:?} there")),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                let text = text.unwrap_or("no reason given");
+                Err(format!("does not compute: {text}"))
+            }
+        }
+    }
+}
+
+#[cfg(not(any(feature = "wgpu-unfused", feature = "cuda-unfused")))]
+mod gpu {
+    //! There is no GPU in this build, so none to ask.
+
+    use burn::tensor::Device;
+
+    pub(super) fn name(_: &Device) -> String {
+        String::new()
+    }
+
+    pub(super) fn memory(_: &Device) -> Option<u64> {
+        None
+    }
+
+    pub(super) fn try_out(_: &Device) -> Result<(), String> {
+        Ok(())
+    }
 }

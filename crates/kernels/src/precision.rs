@@ -29,7 +29,8 @@ pub enum Precision {
 static OF_PROGRAM: AtomicU8 = AtomicU8::new(0);
 
 impl Precision {
-    const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
 
     /// The precision that models are loaded with: float32 until a program says otherwise.
     pub fn of_program() -> Self {

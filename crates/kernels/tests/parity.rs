@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use togi_kernels::{self as fused, AttentionShape, KvCache, Precision, RotaryTable, Run, composed};
+use togi_kernels::{
+    self as fused, AdamWStep, AttentionShape, KvCache, Precision, RotaryTable, Run, composed,
+};
 
 /// Numbers in [-1, 1) from a linear congruence: the same on every run.
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
@@ -23,19 +25,43 @@ fn leaf<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
     Tensor::from_data(data, &Device::flex().autodiff()).require_grad()
 }
 
-/// The first WGPU device, a software one in CI.
-#[cfg(feature = "wgpu")]
+/// The first GPU of the build, a software one in CI: on WGPU or CUDA, whichever is there; where both
+/// are, `TOGI_TEST_DEVICE` chooses.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn gpu() -> Option<Device> {
-    let found = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
-    let first = found.into_iter().next();
+    let only = if cfg!(feature = "wgpu") {
+        "wgpu"
+    } else {
+        "cuda"
+    };
+    let kind = std::env::var("TOGI_TEST_DEVICE").unwrap_or_else(|_| only.to_owned());
+    let wanted = match kind.as_str() {
+        #[cfg(feature = "cuda")]
+        "cuda" => burn::tensor::DeviceType::Cuda,
+        #[cfg(feature = "wgpu")]
+        "wgpu" => burn::tensor::DeviceType::Wgpu,
+        other => panic!("TOGI_TEST_DEVICE={other} is not in this build"),
+    };
+    let first = Device::enumerate(wanted).into_vec().into_iter().next();
     if first.is_none() {
+        let variable = format!("TOGI_REQUIRE_{}", kind.to_uppercase());
         assert!(
-            std::env::var_os("TOGI_REQUIRE_WGPU").is_none(),
-            "TOGI_REQUIRE_WGPU is set, and there is no adapter"
+            std::env::var_os(&variable).is_none(),
+            "{variable} is set, and there is no device"
         );
-        println!("skipped on wgpu: no adapter");
+        println!("skipped on {kind}: no device");
     }
     first
+}
+
+/// The CPU, and the GPU of the build if it is there.
+fn devices() -> Vec<(&'static str, Device)> {
+    let cpu = ("on the CPU", Device::flex());
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if let Some(gpu) = gpu() {
+        return vec![cpu, ("on the GPU", gpu)];
+    }
+    vec![cpu]
 }
 
 fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
@@ -73,7 +99,7 @@ fn run<const N: usize>(
     (host(out.inner()), gradients)
 }
 
-/// Two forms of one operation on the CPU; where WGPU is compiled in, the first one there too.
+/// Two forms of one operation on the CPU; where a GPU is compiled in, the first one there too.
 fn compare<const N: usize>(
     name: &str,
     inputs: [Tensor<2>; N],
@@ -82,14 +108,14 @@ fn compare<const N: usize>(
 ) {
     let (value_a, grads_a) = run(&inputs, &Device::flex(), &a);
     let (value_b, grads_b) = run(&inputs, &Device::flex(), &b);
-    #[cfg(feature = "wgpu")]
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
     if let Some(device) = gpu() {
         let there = inputs.clone().map(|x| {
             let data = x.inner().into_data();
             Tensor::<2>::from_data(data, &device.clone().autodiff()).require_grad()
         });
         let (value, grads) = run(&there, &device, &a);
-        let name = format!("{name} on wgpu");
+        let name = format!("{name} on the GPU");
         close(&name, &value, &value_b, 1e-4);
         for (i, (x, y)) in grads.iter().zip(&grads_b).enumerate() {
             close(&format!("{name}: gradient {i}"), x, y, 2e-4);
@@ -369,22 +395,79 @@ fn attention_through_the_cache_equals_attention_over_the_whole_sequence() {
         &whole(&[len]),
         shape,
     ));
-    let mut cache = KvCache::new(3, 32, shape, &Device::flex());
-    cache.write(
-        2,
-        0,
-        k.clone().narrow(0, 0, split),
-        v.clone().narrow(0, 0, split),
-    );
-    for position in split..len {
-        let row = |x: &Tensor<2>| x.clone().narrow(0, position, 1);
-        let out = cache.step(row(&q), row(&k), row(&v), &[(2, position)]);
-        close(
-            "cache",
-            &host(out),
-            &whole[position * 48..(position + 1) * 48],
-            2e-5,
+    for (name, device) in devices() {
+        let [q, k, v] = [&q, &k, &v].map(|x| x.clone().to_device(&device));
+        let mut cache = KvCache::new(3, 32, shape, &device);
+        cache.write(
+            2,
+            0,
+            k.clone().narrow(0, 0, split),
+            v.clone().narrow(0, 0, split),
         );
+        for position in split..len {
+            let row = |x: &Tensor<2>| x.clone().narrow(0, position, 1);
+            let out = cache.step(row(&q), row(&k), row(&v), &[(2, position)]);
+            close(
+                &format!("cache {name}"),
+                &host(out),
+                &whole[position * 48..(position + 1) * 48],
+                2e-5,
+            );
+        }
+    }
+}
+
+#[test]
+fn adamw_matches_its_definition() {
+    let step = AdamWStep {
+        lr: 0.01,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        bias_correction1: 0.1,
+        bias_correction2: 0.001,
+        grad_scale: 0.5,
+    };
+    let count = 1000;
+    let [p, g, m] = [1, 2, 3].map(|seed| numbers(seed, count));
+    let v: Vec<f32> = numbers(4, count).into_iter().map(f32::abs).collect();
+    let mut expected = [vec![], vec![], vec![]];
+    for i in 0..count {
+        let [p, g, m, v] = [p[i], g[i] * 0.5, m[i], v[i]].map(f64::from);
+        let m = 0.9 * m + 0.1 * g;
+        let v = 0.999 * v + 0.001 * g * g;
+        let p = p - 0.01 * 0.1 * p - 0.01 / 0.1 * m / ((v / 0.001).sqrt() + 1e-8);
+        for (all, x) in expected.iter_mut().zip([p, m, v]) {
+            all.push(x as f32);
+        }
+    }
+    for (name, device) in devices() {
+        let put = |x: &Vec<f32>| Tensor::<1>::from_floats(x.as_slice(), &device);
+        let (p, m, v) = fused::adamw_step(put(&p), put(&g), put(&m), put(&v), &step);
+        for (what, found, expected) in [
+            ("parameter", p, &expected[0]),
+            ("m", m, &expected[1]),
+            ("v", v, &expected[2]),
+        ] {
+            close(&format!("{what} {name}"), &host(found), expected, 1e-6);
+        }
+        let squares: f64 = g.iter().map(|g| f64::from(g * g)).sum();
+        let found = fused::sum_of_squares(&put(&g));
+        assert!(
+            (found / squares - 1.0).abs() < 1e-5,
+            "{name}: {found}, {squares}"
+        );
+    }
+}
+
+/// The layout for sampling is the CPU's alone: elsewhere the matrices are read as they are.
+#[test]
+fn matrices_are_packed_on_the_cpu_alone() {
+    for (name, device) in devices() {
+        let matrix = Tensor::<2>::zeros([5, 3], &device);
+        let packed = fused::PackedLinear::new(&[matrix]).is_some();
+        assert_eq!(packed, device == Device::flex(), "{name}");
     }
 }
 
