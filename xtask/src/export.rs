@@ -94,7 +94,11 @@ impl Size {
             intermediate_size: 4 * self.width,
             num_hidden_layers: self.layers,
             num_attention_heads: heads,
-            num_key_value_heads: if heads % 4 == 0 { heads / 4 } else { heads },
+            num_key_value_heads: if heads.is_multiple_of(4) {
+                heads / 4
+            } else {
+                heads
+            },
             head_dim: HEAD,
             ..policy.decoder.config
         };
