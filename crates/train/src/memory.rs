@@ -57,6 +57,9 @@ pub enum Work {
         prompt: usize,
         /// Tokens of the longest completion.
         new: usize,
+        /// Completions of a prompt that stay together in a micro-batch: the prompt goes through the model
+        /// once for all of them.
+        group: usize,
         /// Completions that are drawn at a time.
         at_once: usize,
         /// Models that draw, each from a copy of its weights.
@@ -192,6 +195,7 @@ impl Demand {
             Work::Drawn {
                 prompt,
                 new,
+                group,
                 at_once,
                 voices,
                 sampler,
@@ -208,7 +212,8 @@ impl Demand {
                     Form::Fused => self.parameters / 2,
                     Form::Composed => 0,
                 };
-                let entering = self.forward(at_once * prompt, *at_once, *prompt);
+                let entering = prompts(*at_once, *group) * prompt;
+                let entering = self.forward(entering, *at_once, *prompt);
                 estimate.passes("sampling", voices * (copy + cache) + entering);
                 let tokens = scored * length;
                 let scoring = self.forward(tokens, scored * new, length);
@@ -255,9 +260,11 @@ impl Demand {
     pub fn largest(&self) -> (usize, usize, usize) {
         let micro = self.micro.min(self.batch).max(1);
         match &self.work {
-            Work::Drawn { prompt, new, .. } => {
-                let length = prompt + new;
-                (micro * length, micro * new, length)
+            Work::Drawn {
+                prompt, new, group, ..
+            } => {
+                let tokens = prompts(micro, *group) * prompt + micro * new;
+                (tokens, micro * new, prompt + new)
             }
             Work::Fixed {
                 sizes, seed, steps, ..
@@ -361,6 +368,16 @@ impl Demand {
     }
 }
 
+/// Prompts of so many neighbouring completions, in groups of a prompt each.
+fn prompts(completions: usize, group: usize) -> usize {
+    let group = group.max(1);
+    if completions.is_multiple_of(group) || group.is_multiple_of(completions.max(1)) {
+        return completions.div_ceil(group);
+    }
+    // A group may be cut at both ends.
+    completions.min(completions.div_ceil(group) + 1)
+}
+
 /// Bytes for people.
 pub fn human(bytes: u64) -> String {
     if bytes < 10 << 20 {
@@ -369,5 +386,20 @@ pub fn human(bytes: u64) -> String {
         format!("{:.0} MB", bytes as f64 / 1e6)
     } else {
         format!("{:.2} GB", bytes as f64 / 1e9)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prompts;
+
+    #[test]
+    fn prompts_of_a_micro_batch() {
+        assert_eq!(prompts(4, 1), 4);
+        assert_eq!(prompts(8, 4), 2);
+        assert_eq!(prompts(2, 4), 1);
+        assert_eq!(prompts(6, 4), 3);
+        assert_eq!(prompts(3, 4), 2);
+        assert_eq!(prompts(0, 4), 0);
     }
 }

@@ -123,6 +123,7 @@ impl Demand {
             prompt: longest(prompts),
             new: config.sampling.max_new_tokens,
             at_once: config.sampling.batch_size.min(config.prompts_per_step),
+            group: 1,
             voices: 1,
             sampler: config.sampler.precision(Precision::of_program()),
             scored: LOOKED_AT.min(config.eval_samples),
@@ -149,10 +150,17 @@ impl Demand {
         prompts: &Sizes,
     ) -> Self {
         let drawn = config.prompts_per_step * config.completions_per_prompt;
+        // A minibatch is picked from all completions, unless it is all of them or keeps groups.
+        let together = config.algorithm.keeps_groups() || config.minibatch_size >= drawn;
+        let group = match together {
+            true => config.completions_per_prompt,
+            false => 1,
+        };
         let work = Work::Drawn {
             prompt: longest(prompts),
             new: config.sampling.max_new_tokens,
             at_once: config.sampling.batch_size.min(drawn),
+            group,
             voices: 1 + usize::from(config.algorithm.opponent().is_some()),
             sampler: config.sampler.precision(Precision::of_program()),
             scored: LOOKED_AT.min(config.eval_samples),
