@@ -105,7 +105,7 @@ fn same_model(name: &str, there: &Decoder, here: &Decoder) {
         let samples: Vec<&Sample> = samples.iter().collect();
         let weights = decoder.tracked();
         let logps = decoder.log_probs(&weights, &samples, 1.0).unwrap();
-        let grads = weights.gradients(&mut logps.values.mean().backward());
+        let grads = decoder.gradients(&weights, logps.values.mean()).unwrap();
         grads
             .into_iter()
             .map(|(name, grad)| (name, host(grad)))
