@@ -1,5 +1,7 @@
 //! Every fused operation against its composed form: values and gradients, on awkward shapes.
 
+mod common;
+
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -7,18 +9,7 @@ use togi_kernels::{
     self as fused, AdamWStep, AttentionShape, KvCache, Precision, RotaryTable, Run, composed,
 };
 
-/// Numbers in [-1, 1) from a linear congruence: the same on every run.
-fn numbers(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    (0..count)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
+use common::{close, host, numbers};
 
 fn leaf<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
     let data = TensorData::new(numbers(seed, shape.iter().product()), shape);
@@ -62,20 +53,6 @@ fn devices() -> Vec<(&'static str, Device)> {
         return vec![cpu, ("on the GPU", gpu)];
     }
     vec![cpu]
-}
-
-fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    x.into_data().iter::<f32>().collect()
-}
-
-fn close(name: &str, a: &[f32], b: &[f32], tolerance: f32) {
-    assert_eq!(a.len(), b.len(), "{name}: lengths");
-    for (i, (x, y)) in a.iter().zip(b).enumerate() {
-        assert!(
-            (x - y).abs() <= tolerance * (1.0 + y.abs()),
-            "{name}[{i}]: fused {x}, composed {y}"
-        );
-    }
 }
 
 /// A form of an operation.

@@ -1,23 +1,15 @@
 //! Products in bfloat16 against float32 products of numbers that were rounded first.
 
+mod common;
+
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use togi_kernels::{PackedLinear, Precision, embedding, linear_in, selected_log_probs};
 
-const BF16: Precision = Precision::Bf16;
+use common::{close, host, numbers};
 
-fn numbers(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    (0..count)
-        .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
+const BF16: Precision = Precision::Bf16;
 
 fn matrix(seed: u64, shape: [usize; 2]) -> Tensor<2> {
     let data = TensorData::new(numbers(seed, shape[0] * shape[1]), shape);
@@ -26,20 +18,6 @@ fn matrix(seed: u64, shape: [usize; 2]) -> Tensor<2> {
 
 fn leaf(x: &Tensor<2>) -> Tensor<2> {
     Tensor::from_inner(x.clone()).require_grad()
-}
-
-fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    x.into_data().iter::<f32>().collect()
-}
-
-fn close(name: &str, a: &[f32], b: &[f32], tolerance: f32) {
-    assert_eq!(a.len(), b.len(), "{name}: lengths");
-    for (i, (x, y)) in a.iter().zip(b).enumerate() {
-        assert!(
-            (x - y).abs() <= tolerance * (1.0 + y.abs()),
-            "{name}[{i}]: {x}, expected {y}"
-        );
-    }
 }
 
 /// Rows, inputs and outputs: none at all, one, ragged, several blocks.
