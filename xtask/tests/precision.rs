@@ -130,11 +130,14 @@ fn a_sampler_in_bfloat16_is_weighted_and_a_sampler_as_the_policy_is_not() {
                 assert_eq!(of("sampling/importance_mean"), None, "{name}");
                 continue;
             }
-            let off = of("sampling/logp_difference_max").expect("it is logged");
             if dtype == "same" {
-                assert!(off < 1e-4, "{name}: {off}");
+                // The sampler's log-probabilities serve as the policy's.
+                let ratio = of("policy/ratio_first").expect("it is logged");
+                assert!((ratio - 1.0).abs() < 1e-4, "{name}: {ratio}");
+                assert_eq!(of("sampling/logp_difference_max"), None, "{name}");
                 assert_eq!(of("sampling/importance_mean"), None, "{name}");
             } else {
+                let off = of("sampling/logp_difference_max").expect("it is logged");
                 assert!(off > 1e-4 && off < 0.1, "{name}: {off}");
                 let mean = of("sampling/importance_mean").expect("it is logged");
                 assert!((mean - 1.0).abs() < 0.02, "{name}: {mean}");

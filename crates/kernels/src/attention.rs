@@ -10,7 +10,7 @@ use crate::{
     cpu::{Mat, SharedMut, product},
     op::{CpuOp, View, apply, on_cpu, tensor_of},
     runs::{Run, Span, families, spans},
-    simd::{LANES, dot, exp, multiversion, sum_lanes},
+    simd::{LANES, dot, exp, fma, multiversion, sum_lanes},
 };
 
 /// Heads of an attention layer.
@@ -412,9 +412,34 @@ pub(crate) fn maximum(row: &[f32]) -> f32 {
 }
 
 multiversion! {
-    /// Softmax of one row of logits, in place.
-    pub fn softmax_in_place<F>(row: &mut [f32]) {
-        softmax_row::<F>(row);
+    /// Softmax of one row of logits, in place; returns the distribution's entropy in nats.
+    pub fn softmax_in_place<F>(row: &mut [f32]) -> f32 {
+        // With p = e / sum, H = log sum - Σ e (x - max) / sum.
+        let max = maximum(row);
+        let mut sums = [0.0f32; LANES];
+        let mut weighted = [0.0f32; LANES];
+        let (chunks, tail) = row.as_chunks_mut::<LANES>();
+        for chunk in chunks {
+            for l in 0..LANES {
+                let shifted = chunk[l] - max;
+                chunk[l] = exp::<F>(shifted);
+                sums[l] += chunk[l];
+                weighted[l] = fma::<F>(chunk[l], shifted.max(-88.0), weighted[l]);
+            }
+        }
+        let mut sum = sum_lanes(sums);
+        let mut moment = sum_lanes(weighted);
+        for x in tail {
+            let shifted = *x - max;
+            *x = exp::<F>(shifted);
+            sum += *x;
+            moment += *x * shifted.max(-88.0);
+        }
+        let inverse = 1.0 / sum;
+        for x in row.iter_mut() {
+            *x *= inverse;
+        }
+        sum.ln() - moment * inverse
     }
 }
 

@@ -61,16 +61,40 @@ impl CpuOp<1> for Embedding {
         grad: &View,
         _: [bool; 1],
     ) -> [Option<FlexTensor>; 1] {
-        let [vocabulary, width] = weight.dims();
-        let mut out = vec![0.0; vocabulary * width];
-        if width > 0 {
-            for (id, d) in self.ids.iter().zip(grad.data().chunks_exact(width)) {
-                let start = *id as usize * width;
-                for (y, d) in out[start..start + width].iter_mut().zip(d) {
-                    *y += *d;
-                }
+        let shape: [usize; 2] = weight.dims();
+        let mut out = vec![0.0; shape[0] * shape[1]];
+        self.add(grad.data(), shape[1], &mut out);
+        [Some(tensor_of(out, shape))]
+    }
+
+    fn backward_into(
+        &self,
+        inputs: [&View; 1],
+        (): &(),
+        grad: &View,
+        wanted: [bool; 1],
+        [sum]: [Option<&mut [f32]>; 1],
+    ) -> [Option<FlexTensor>; 1] {
+        let Some(sum) = sum else {
+            return self.backward(inputs, &(), grad, wanted);
+        };
+        let [_, width] = inputs[0].dims();
+        self.add(grad.data(), width, sum);
+        [None]
+    }
+}
+
+impl Embedding {
+    /// Adds each row of `grad` to the row of `out` that it was read from.
+    fn add(&self, grad: &[f32], width: usize, out: &mut [f32]) {
+        if width == 0 {
+            return;
+        }
+        for (id, d) in self.ids.iter().zip(grad.chunks_exact(width)) {
+            let start = *id as usize * width;
+            for (y, d) in out[start..start + width].iter_mut().zip(d) {
+                *y += *d;
             }
         }
-        [Some(tensor_of(out, [vocabulary, width]))]
     }
 }

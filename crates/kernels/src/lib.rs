@@ -28,6 +28,7 @@ mod runs;
 mod simd;
 mod swiglu;
 mod threads;
+mod totals;
 
 pub use adamw::{AdamWStep, adamw_step, sum_of_squares};
 pub use attention::{AttentionShape, attention, softmax_in_place as softmax_row};
@@ -43,6 +44,7 @@ pub use rotary::{RotaryTable, rotary};
 pub use runs::Run;
 pub use swiglu::swiglu;
 pub use threads::{ThreadsAwake, compute_on_this_thread};
+pub use totals::{GradientTotal, backward_into};
 
 /// The composed forms, for parity tests and for backends without a fused form.
 pub mod composed {

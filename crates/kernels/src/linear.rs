@@ -73,10 +73,21 @@ impl CpuOp<2> for Linear {
 
     fn backward(
         &self,
+        inputs: [&View; 2],
+        (): &(),
+        grad: &View,
+        wanted: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
+        self.backward_into(inputs, &(), grad, wanted, [None, None])
+    }
+
+    fn backward_into(
+        &self,
         [x, weight]: [&View; 2],
         (): &(),
         grad: &View,
         wanted: [bool; 2],
+        [_, sum]: [Option<&mut [f32]>; 2],
     ) -> [Option<FlexTensor>; 2] {
         let [tokens, inner] = x.dims();
         let [outer, _] = weight.dims();
@@ -86,13 +97,19 @@ impl CpuOp<2> for Linear {
             let product = product_in(self.precision, [tokens, inner, outer], d, w);
             tensor_of(product, [tokens, inner])
         });
-        let d_weight = wanted[1].then(|| {
-            let x = Mat::rows(x.data(), inner);
-            let shape = [outer, inner, tokens];
-            let product = product_in(self.precision, shape, d.transposed(), x);
-            tensor_of(product, [outer, inner])
-        });
-        [d_x, d_weight]
+        if !wanted[1] {
+            return [d_x, None];
+        }
+        let x = Mat::rows(x.data(), inner);
+        let shape = [outer, inner, tokens];
+        let d = d.transposed();
+        let Some(sum) = sum else {
+            let product = product_in(self.precision, shape, d, x);
+            return [d_x, Some(tensor_of(product, [outer, inner]))];
+        };
+        // SAFETY: `sum` is `[outer, inner]`, as the weight is; `d` and `x` are over slices held here.
+        unsafe { add_product_in(self.precision, shape, d, x, sum.as_mut_ptr(), inner, true) };
+        [d_x, None]
     }
 }
 

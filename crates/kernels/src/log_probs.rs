@@ -173,10 +173,21 @@ impl CpuOp<2> for LogProbs {
 
     fn backward(
         &self,
+        inputs: [&View; 2],
+        saved: &Saved,
+        grad: &View,
+        wanted: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
+        self.backward_into(inputs, saved, grad, wanted, [None, None])
+    }
+
+    fn backward_into(
+        &self,
         [hidden, head]: [&View; 2],
         Saved(saved): &Saved,
         grad: &View,
         wanted: [bool; 2],
+        [_, sum]: [Option<&mut [f32]>; 2],
     ) -> [Option<FlexTensor>; 2] {
         let [tokens, width] = hidden.dims();
         let [vocabulary, _] = head.dims();
@@ -184,7 +195,10 @@ impl CpuOp<2> for LogProbs {
         let (d_logp, d_entropy) = grad.data().split_at(tokens);
         let d_entropy = &d_entropy[..tokens];
         let mut d_hidden = vec![0.0; if wanted[0] { tokens * width } else { 0 }];
-        let mut d_head = vec![0.0; if wanted[1] { vocabulary * width } else { 0 }];
+        let is_new = sum.is_none();
+        let fresh = if wanted[1] && is_new { vocabulary * width } else { 0 };
+        let mut fresh = vec![0.0; fresh];
+        let d_head = sum.unwrap_or(&mut fresh);
         for (i, rows) in hidden.data().chunks(block * width.max(1)).enumerate() {
             let count = rows.len() / width.max(1);
             let first = i * block;
@@ -225,14 +239,14 @@ impl CpuOp<2> for LogProbs {
                         Mat::rows(rows, width),
                         d_head.as_mut_ptr(),
                         width,
-                        i > 0,
+                        i > 0 || !is_new,
                     );
                 }
             }
         }
         [
             wanted[0].then(|| tensor_of(d_hidden, [tokens, width])),
-            wanted[1].then(|| tensor_of(d_head, [vocabulary, width])),
+            (wanted[1] && is_new).then(|| tensor_of(fresh, [vocabulary, width])),
         ]
     }
 }

@@ -16,6 +16,8 @@ use burn::backend::{
 use burn::backend::{TensorMetadata, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor, TensorData};
 
+use crate::totals::with_sums;
+
 /// A contiguous `f32` tensor in main memory.
 #[derive(Clone, Debug)]
 pub(crate) struct View(FlexTensor);
@@ -56,6 +58,19 @@ pub(crate) trait CpuOp<const N: usize>: Clone + Debug + Send + 'static {
         grad: &View,
         wanted: [bool; N],
     ) -> [Option<FlexTensor>; N];
+
+    /// As `backward`, but a gradient may be added to the sum that is given for it, and is then not
+    /// returned.
+    fn backward_into(
+        &self,
+        inputs: [&View; N],
+        saved: &Self::Saved,
+        grad: &View,
+        wanted: [bool; N],
+        _sums: [Option<&mut [f32]>; N],
+    ) -> [Option<FlexTensor>; N] {
+        self.backward(inputs, saved, grad, wanted)
+    }
 }
 
 /// True where the fused form applies: a float32 tensor on the flex backend.
@@ -88,7 +103,11 @@ impl<const N: usize, O: CpuOp<N>> Backward<Flex, N> for Recorded<O> {
         let (inputs, saved) = ops.state;
         let grad = View::new(grads.consume::<Flex>(&ops.node));
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let results = self.0.backward(inputs.each_ref(), &saved, &grad, wanted);
+        let nodes = ops.parents.each_ref().map(|p| p.as_ref().map(|p| p.id));
+        let results = with_sums(nodes, |sums| {
+            let inputs = inputs.each_ref();
+            self.0.backward_into(inputs, &saved, &grad, wanted, sums)
+        });
         for (parent, result) in ops.parents.into_iter().zip(results) {
             if let (Some(parent), Some(result)) = (parent, result) {
                 let id: NodeId = parent.id;
@@ -152,6 +171,18 @@ pub(crate) fn apply<const N: usize, const D: usize, O: CpuOp<N>>(
     };
     let out = BackendTensor::<Tape>::Float(out);
     Tensor::from_dispatch(<DispatchTensor as DispatchKindConversion<Tape>>::from_backend(out))
+}
+
+/// The autodiff node of a flex tensor that gradients flow into.
+pub(crate) fn node_of<const D: usize>(tensor: &Tensor<D>) -> Option<NodeId> {
+    let tensor = tensor.clone().into_dispatch();
+    if tensor.autodiff == DispatchAutodiffContext::Disabled {
+        return None;
+    }
+    match <DispatchTensor as DispatchKindConversion<Tape>>::try_into_backend(tensor) {
+        Ok(BackendTensor::Float(tensor)) => Some(tensor.into_parts().1.id()),
+        _ => None,
+    }
 }
 
 /// The flex tensor inside a plain (not autodiff) high-level tensor.

@@ -5,7 +5,7 @@
 //! Here up to 48 outputs lie side by side for each input, so that a register holds 16 results,
 //! weights are one stream, and activations are broadcast.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
@@ -43,20 +43,22 @@ pub struct PackedLinear {
     store: Store,
 }
 
+/// Lines in one piece or several.
 #[derive(Clone, Debug)]
 enum Store {
-    F32(Arc<Vec<Line>>),
+    F32(Arc<[Vec<Line>]>),
     /// Two inputs in a word, as [`crate::bf16`] has them.
-    Bf16(Arc<Vec<PairLine>>),
+    Bf16(Arc<[Vec<PairLine>]>),
 }
 
-/// Some consecutive outputs of one matrix: line `first + k * wide + j` has outputs
+/// Some consecutive outputs of one matrix: line `first + k * wide + j` of a piece has outputs
 /// `column + 16 j ..` for input `k`, or for inputs `2 k` and `2 k + 1`.
 #[derive(Clone, Copy, Debug)]
 struct Panel {
     part: usize,
     column: usize,
     columns: usize,
+    piece: usize,
     first: usize,
 }
 
@@ -78,26 +80,13 @@ impl PackedLinear {
         if !matrices.iter().all(on_cpu) || precision == Precision::F16 {
             return None;
         }
-        let deep = match precision {
-            Precision::F32 => inner,
-            _ => bf16::pairs(inner),
-        };
         let mut panels = Vec::new();
         let mut outers = Vec::new();
-        let mut count = 0;
+        let mut first = 0;
         for (part, matrix) in matrices.iter().enumerate() {
             let [outer, width] = matrix.dims();
             assert_eq!(width, inner, "PackedLinear: inner sizes differ");
-            for column in (0..outer).step_by(WIDE * LINE) {
-                let panel = Panel {
-                    part,
-                    column,
-                    columns: (WIDE * LINE).min(outer - column),
-                    first: count,
-                };
-                count += panel.wide() * deep;
-                panels.push(panel);
-            }
+            panels.extend(panels_of(part, 0..outer, deep(inner, precision), &mut first));
             outers.push(outer);
         }
         let views: Vec<View> = matrices
@@ -106,31 +95,63 @@ impl PackedLinear {
             .collect();
         let rows = |panel: &Panel| &views[panel.part].data()[panel.column * inner..];
         let store = if precision == Precision::F32 {
-            let mut lines = vec![Line([0.0; LINE]); count];
-            each_panel(&panels, deep, &mut lines, |panel, piece| {
-                let rows = rows(panel).chunks(inner).take(panel.columns);
-                for (o, row) in rows.enumerate() {
-                    let column = piece[o / LINE..].iter_mut().step_by(panel.wide());
-                    for (line, w) in column.zip(row) {
-                        line.0[o % LINE] = *w;
-                    }
-                }
-            });
-            Store::F32(Arc::new(lines))
+            Store::F32([lay_f32(&panels, inner, rows)].into())
         } else {
-            let mut lines = vec![PairLine([0; LINE]); count];
-            each_panel(&panels, deep, &mut lines, |panel, piece| {
-                let columns = Mat::rows(rows(panel), inner).transposed();
-                // SAFETY: the matrix has `panel.columns` rows of `inner` from there on.
-                unsafe { bf16::lay_panel(columns, inner, panel.columns, piece) };
-            });
-            Store::Bf16(Arc::new(lines))
+            Store::Bf16([lay_bf16(&panels, inner, rows)].into())
         };
         Some(Self {
             inner,
             outers,
             panels: panels.into(),
             store,
+        })
+    }
+
+    /// [`PackedLinear::new`] of one matrix, which is freed part by part where nobody else holds it: at no
+    /// time is there more than an eighth of it twice.
+    ///
+    /// # Errors
+    /// Gives the matrix back where there is no fused form.
+    ///
+    /// # Panics
+    /// When it has no inputs.
+    pub fn consuming(matrix: Tensor<2>, precision: Precision) -> Result<Self, Tensor<2>> {
+        let [outer, inner] = matrix.dims();
+        assert!(inner > 0, "PackedLinear: no inputs");
+        if !on_cpu(&matrix) || precision == Precision::F16 {
+            return Err(matrix);
+        }
+        let mut rows: Vec<f32> = into_flex(matrix)
+            .into_data()
+            .try_into_vec()
+            .expect("`on_cpu` saw float32");
+        // From the end, which is what can be cut off.
+        let part = outer.div_ceil(8).next_multiple_of(WIDE * LINE);
+        let starts: Vec<usize> = (0..outer).step_by(part).collect();
+        let (mut panels, mut f32s, mut bf16s) = (Vec::new(), Vec::new(), Vec::new());
+        for (piece, start) in starts.into_iter().rev().enumerate() {
+            let end = (start + part).min(outer);
+            let mut own = panels_of(0, start..end, deep(inner, precision), &mut 0);
+            let of = |panel: &Panel| &rows[panel.column * inner..];
+            match precision {
+                Precision::F32 => f32s.push(lay_f32(&own, inner, of)),
+                _ => bf16s.push(lay_bf16(&own, inner, of)),
+            }
+            rows.truncate(start * inner);
+            rows.shrink_to_fit();
+            for panel in &mut own {
+                panel.piece = piece;
+            }
+            panels.splice(0..0, own);
+        }
+        Ok(Self {
+            inner,
+            outers: vec![outer],
+            panels: panels.into(),
+            store: match precision {
+                Precision::F32 => Store::F32(f32s.into()),
+                _ => Store::Bf16(bf16s.into()),
+            },
         })
     }
 
@@ -166,13 +187,13 @@ impl PackedLinear {
             // `rows` rows of `out_row`.
             unsafe {
                 match &self.store {
-                    Store::F32(lines) => {
-                        let lines = &lines[panel.first..][..panel.wide() * inner];
+                    Store::F32(pieces) => {
+                        let lines = &pieces[panel.piece][panel.first..][..panel.wide() * inner];
                         meet(x.data(), inner, lines, out, out_row, columns);
                     }
-                    Store::Bf16(lines) => {
+                    Store::Bf16(pieces) => {
                         let width = bf16::pairs(inner);
-                        let lines = &lines[panel.first..][..panel.wide() * width];
+                        let lines = &pieces[panel.piece][panel.first..][..panel.wide() * width];
                         bf16::meet(&pairs, width, lines, out, out_row, columns, false);
                     }
                 }
@@ -208,12 +229,12 @@ impl PackedLinear {
             let at = id % (WIDE * LINE);
             let (first, wide, lane) = (panel.first + at / LINE, panel.wide(), at % LINE);
             match &self.store {
-                Store::F32(lines) => {
-                    let lines = lines[first..].iter().step_by(wide).take(self.inner);
+                Store::F32(pieces) => {
+                    let lines = pieces[panel.piece][first..].iter().step_by(wide).take(self.inner);
                     out.extend(lines.map(|line| line.0[lane]));
                 }
-                Store::Bf16(lines) => {
-                    let lines = lines[first..].iter().step_by(wide);
+                Store::Bf16(pieces) => {
+                    let lines = pieces[panel.piece][first..].iter().step_by(wide);
                     let numbers = lines.flat_map(|line| bf16::unpair(line.0[lane]));
                     out.extend(numbers.take(self.inner));
                 }
@@ -221,6 +242,68 @@ impl PackedLinear {
         }
         from_flex(tensor_of(out, [ids.len(), self.inner]))
     }
+}
+
+/// Lines that a panel has for each line of outputs.
+fn deep(inner: usize, precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => inner,
+        _ => bf16::pairs(inner),
+    }
+}
+
+/// The panels of some outputs of a matrix, in one piece from line `first` on.
+fn panels_of(part: usize, outputs: Range<usize>, deep: usize, first: &mut usize) -> Vec<Panel> {
+    let mut panels = Vec::new();
+    for column in outputs.clone().step_by(WIDE * LINE) {
+        let panel = Panel {
+            part,
+            column,
+            columns: (WIDE * LINE).min(outputs.end - column),
+            piece: 0,
+            first: *first,
+        };
+        *first += panel.wide() * deep;
+        panels.push(panel);
+    }
+    panels
+}
+
+/// The lines of panels in one piece; `rows` has the rows from a panel's first output on.
+fn lay_f32<'a>(
+    panels: &[Panel],
+    inner: usize,
+    rows: impl Fn(&Panel) -> &'a [f32] + Sync,
+) -> Vec<Line> {
+    let count: usize = panels.iter().map(Panel::wide).sum();
+    let mut lines = vec![Line([0.0; LINE]); count * inner];
+    each_panel(panels, inner, &mut lines, |panel, piece| {
+        let rows = rows(panel).chunks(inner).take(panel.columns);
+        for (o, row) in rows.enumerate() {
+            let column = piece[o / LINE..].iter_mut().step_by(panel.wide());
+            for (line, w) in column.zip(row) {
+                line.0[o % LINE] = *w;
+            }
+        }
+    });
+    lines
+}
+
+/// As [`lay_f32`], rounded to bfloat16.
+fn lay_bf16<'a>(
+    panels: &[Panel],
+    inner: usize,
+    rows: impl Fn(&Panel) -> &'a [f32] + Sync,
+) -> Vec<PairLine> {
+    let count: usize = panels.iter().map(Panel::wide).sum();
+    let deep = bf16::pairs(inner);
+    let mut lines = vec![PairLine([0; LINE]); count * deep];
+    each_panel(panels, deep, &mut lines, |panel, piece| {
+        let columns = Mat::rows(rows(panel), inner).transposed();
+        // SAFETY: the matrix has `panel.columns` rows of `inner` from there on.
+        unsafe { bf16::lay_panel(columns, inner, panel.columns, piece) };
+    });
+    lines
 }
 
 /// Calls `lay` with each panel's lines.

@@ -174,6 +174,68 @@ fn packed_products_match() {
     }
 }
 
+/// Matrices that are freed while they are laid out, in one part and in several.
+#[test]
+fn matrices_that_are_packed_part_by_part_are_the_same() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        for outer in [5, 48, 100, 500] {
+            let matrix = leaf(1, [outer, 33]).inner();
+            let whole = fused::PackedLinear::new(std::slice::from_ref(&matrix), precision);
+            let parts = fused::PackedLinear::consuming(matrix, precision);
+            let (whole, parts) = (whole.unwrap(), parts.unwrap());
+            let x = leaf(2, [9, 33]).inner();
+            let [a] = &whole.apply(x.clone())[..] else {
+                panic!("one matrix, one result")
+            };
+            let [b] = &parts.apply(x)[..] else {
+                panic!("one matrix, one result")
+            };
+            assert_eq!(host(a.clone()), host(b.clone()), "{outer}");
+            let ids: Vec<u32> = (0..outer as u32).rev().collect();
+            assert_eq!(host(whole.rows(&ids)), host(parts.rows(&ids)), "{outer}");
+        }
+    }
+}
+
+/// Sums of gradients that operations add to themselves, over two passes, beside the gradients of each pass:
+/// of a linear layer, and of a matrix that is both embedding and head.
+#[test]
+fn gradients_are_added_to_their_totals() {
+    let (tied, layer, vector) = (leaf(1, [50, 12]), leaf(2, [12, 12]), leaf(3, [12]));
+    let pass = |number: u64| {
+        let ids: Arc<[u32]> = (0..7 + number as u32).map(|i| i * 11 % 50).collect();
+        let x = fused::embedding(tied.clone(), &ids);
+        let x = fused::rms_norm(fused::linear(x, layer.clone()), vector.clone(), 1e-5);
+        let said = fused::selected_log_probs(Precision::F32, x, tied.clone(), &ids, 1.0);
+        said.logps.sum()
+    };
+    let (mut expected_tied, mut expected_layer) = (vec![0.0; 600], vec![0.0; 144]);
+    let add = |sums: &mut [f32], grad: Option<Tensor<2>>| {
+        for (sum, x) in sums.iter_mut().zip(host(grad.expect("it takes part"))) {
+            *sum += x;
+        }
+    };
+    let mut totals =
+        [&tied, &layer].map(|leaf| fused::GradientTotal::zeros(leaf).expect("it is on the CPU"));
+    for number in 0..2 {
+        let grads = pass(number).backward();
+        add(&mut expected_tied, tied.grad(&grads));
+        add(&mut expected_layer, layer.grad(&grads));
+        let expected = host(vector.grad(&grads).unwrap());
+
+        let grads = fused::backward_into(pass(number), &mut totals);
+        assert!(tied.grad(&grads).is_none() && layer.grad(&grads).is_none());
+        assert_eq!(host(vector.grad(&grads).unwrap()), expected);
+    }
+    let [sum_tied, sum_layer] = totals.map(|total| host(total.into_sum()));
+    close("tied", &sum_tied, &expected_tied, 1e-6);
+    close("layer", &sum_layer, &expected_layer, 1e-6);
+    // Without a graph, or of another shape, there is nothing to add to.
+    let plain = layer.clone().inner();
+    assert!(fused::GradientTotal::new(&plain, plain.clone()).is_err());
+    assert!(fused::GradientTotal::new(&layer, tied.clone().inner()).is_err());
+}
+
 #[test]
 fn swiglu_matches() {
     for shape in [[1, 1], [3, 17], [300, 128]] {

@@ -93,7 +93,10 @@ impl Decoder {
             param.tensor = Tensor::zeros([0], &self.device);
         }
         for group in self.packed_groups() {
-            weights.pack(&group, self.precision);
+            match &group[..] {
+                [alone] => weights.pack_whole(alone, self.precision),
+                _ => weights.pack(&group, self.precision),
+            }
         }
         weights
     }

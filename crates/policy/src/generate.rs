@@ -93,6 +93,8 @@ pub struct Generation {
     /// temperature 0 that of temperature 1. `top_k`, `top_p`, `min_p` and constraints do not change
     /// it, so that it is what scoring the completion gives.
     pub logps: Vec<f32>,
+    /// Entropy of the distribution that each of `logps` is of, in nats.
+    pub entropies: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
     /// Positions at which the constraint forbade the token that would have been drawn. Where it is not
@@ -271,6 +273,7 @@ pub fn generate_with(
         .map(|_| Generation {
             ids: Vec::new(),
             logps: Vec::new(),
+            entropies: Vec::new(),
             finish: Finish::Length,
             constrained: 0,
             satisfied: true,
@@ -338,6 +341,7 @@ pub fn generate_with(
             let result = &mut results[row.prompt];
             result.ids.push(id);
             result.logps.push(logp);
+            result.entropies.push(drawn.entropy);
             result.constrained += usize::from(drawn.constrained);
             result.satisfied = drawn.satisfied;
             let ended = eos.contains(&id);
@@ -379,6 +383,8 @@ fn said(
 struct Drawn {
     id: u32,
     logp: f32,
+    /// Of the distribution that `logp` is of.
+    entropy: f32,
     /// True if the constraint forbade the token that would have been drawn.
     constrained: bool,
     /// True if the text with this token satisfies the constraint.
@@ -467,11 +473,12 @@ fn largest(row: &[f32]) -> usize {
 /// One token from a row of logits, which is overwritten; `None` if they are not finite.
 fn choose(logits: &mut [f32], sampling: &Sampling, uniform: f64) -> Option<Drawn> {
     let best = scale(logits, sampling)?;
-    softmax_row(logits);
+    let entropy = softmax_row(logits);
     let id = pick(logits, best, sampling, uniform);
     Some(Drawn {
         id: id as u32,
         logp: (logits[id].max(f32::MIN_POSITIVE)).ln(),
+        entropy,
         constrained: false,
         satisfied: true,
     })
@@ -515,7 +522,7 @@ fn choose_allowed(
     softmax_row(&mut held);
     let id = pick(&held, best_held, sampling, uniform);
     let (logit, largest_logit) = (logits[id], logits[best]);
-    softmax_row(logits);
+    let entropy = softmax_row(logits);
     // `ln p` as without a constraint, and by the logits where `p` rounds to 0.
     let logp = if logits[id] > f32::MIN_POSITIVE {
         logits[id].ln()
@@ -530,6 +537,7 @@ fn choose_allowed(
     Ok(Some(Drawn {
         id: id as u32,
         logp,
+        entropy,
         constrained: !is_allowed[free],
         satisfied: ended || state.may_end()?,
     }))

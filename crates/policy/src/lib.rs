@@ -30,7 +30,7 @@ pub use lora::LoraConfig;
 pub use packed::Packed;
 pub use params::{Param, Params};
 pub use togi_kernels::Precision;
-pub use weights::{DropoutKey, Weights};
+pub use weights::{DropoutKey, GradientSums, Weights};
 
 use togi_data::Tokenizer;
 

@@ -14,7 +14,7 @@ use crate::{
     decoder::{Attend, Decoder, EMBEDDING},
     error::PolicyError,
     packed::Packed,
-    weights::Weights,
+    weights::{GradientSums, Weights},
 };
 
 /// Forward passes whose layers have to run again, of one [`Weights`].
@@ -41,17 +41,31 @@ impl Decoder {
         weights: &Weights,
         loss: Tensor<1>,
     ) -> Result<Vec<(String, Tensor<1>)>, PolicyError> {
-        let mut grads = loss.backward();
-        let mut found = Found(weights.gradients(&mut grads));
-        for pass in take(weights) {
-            self.go_back(weights, pass, &mut grads, &mut found)?;
+        let mut sums = GradientSums::default();
+        self.add_gradients(weights, loss, &mut sums)?;
+        Ok(sums.into_gradients())
+    }
+
+    /// Adds [`Decoder::gradients`] to those of other losses of the same parameters. On the CPU, products
+    /// add to the sums themselves: no second set of gradients is held.
+    ///
+    /// # Errors
+    /// As [`Decoder::gradients`].
+    pub fn add_gradients(
+        &self,
+        weights: &Weights,
+        loss: Tensor<1>,
+        sums: &mut GradientSums,
+    ) -> Result<(), PolicyError> {
+        if sums.is_empty() {
+            *sums = weights.no_gradients();
         }
-        drop(grads);
-        let whole = found.0.into_iter().map(|(name, grad)| {
-            let grad = grad.unwrap_or_else(|| weights.zeros_like(&name));
-            (name, grad)
-        });
-        Ok(whole.collect())
+        let mut grads = weights.backward(loss, sums);
+        for pass in take(weights) {
+            self.go_back(weights, pass, &mut grads, sums)?;
+        }
+        weights.complete(sums);
+        Ok(())
     }
 
     /// The layers off autodiff; what comes out is a leaf.
@@ -87,7 +101,7 @@ impl Decoder {
         weights: &Weights,
         pass: Pass,
         grads: &mut Gradients,
-        found: &mut Found,
+        sums: &mut GradientSums,
     ) -> Result<(), PolicyError> {
         let Pass {
             batch,
@@ -115,8 +129,7 @@ impl Decoder {
             let mut attend = Attend::Packed(&batch);
             let out = self.layer(&own, layer, x.clone(), &batch.positions, &mut attend)?;
             // The gradient of this sum is `upstream` at `out`.
-            let mut grads = (out * Tensor::from_inner(upstream)).sum().backward();
-            found.add(own.gradients(&mut grads));
+            let mut grads = own.backward((out * Tensor::from_inner(upstream)).sum(), sums);
             match x.grad_remove(&mut grads) {
                 Some(grad) if before => upstream = grad,
                 _ => return Ok(()),
@@ -124,8 +137,7 @@ impl Decoder {
         }
         let own = weights.leaves(|name| name == EMBEDDING);
         let out = self.embed(&own, &batch.ids)?;
-        let mut grads = (out * Tensor::from_inner(upstream)).sum().backward();
-        found.add(own.gradients(&mut grads));
+        own.backward((out * Tensor::from_inner(upstream)).sum(), sums);
         Ok(())
     }
 }
@@ -145,22 +157,4 @@ fn is_of(name: &str, layer: usize) -> bool {
     let rest = name.strip_prefix("model.layers.");
     let number = rest.and_then(|rest| rest.split('.').next());
     number.is_some_and(|number| number.parse() == Ok(layer))
-}
-
-/// Gradients so far, in the order of the parameters.
-struct Found(Vec<(String, Option<Tensor<1>>)>);
-
-impl Found {
-    fn add(&mut self, grads: Vec<(String, Option<Tensor<1>>)>) {
-        for (name, grad) in grads {
-            let Some(grad) = grad else { continue };
-            let place = self.0.iter_mut().find(|(known, _)| *known == name);
-            if let Some((_, sum)) = place {
-                *sum = Some(match sum.take() {
-                    Some(sum) => sum + grad,
-                    None => grad,
-                });
-            }
-        }
-    }
 }

@@ -3,9 +3,13 @@
 use std::collections::HashMap;
 
 use burn::tensor::{Gradients, Tensor};
-use togi_kernels::{PackedLinear, Precision};
+use togi_kernels::{GradientTotal, PackedLinear, Precision, backward_into};
 
-use crate::{params::Params, recompute::Passes};
+use crate::{
+    decoder::EMBEDDING,
+    params::{Param, Params},
+    recompute::Passes,
+};
 
 /// A view of [`Params`] for a forward pass: on autodiff where gradients are wanted.
 ///
@@ -13,13 +17,59 @@ use crate::{params::Params, recompute::Passes};
 /// once the views are dropped.
 #[derive(Clone, Debug)]
 pub struct Weights {
-    tensors: HashMap<String, (Vec<usize>, Tensor<1>)>,
+    tensors: HashMap<String, Leaf>,
     trainable: Vec<String>,
     dropout: Option<DropoutKey>,
     /// Matrices of one input laid out for sampling, under the first one's name.
     packed: HashMap<String, PackedLinear>,
     /// Where layers run again in the backward pass: what the forward passes left for it.
     passes: Option<Passes>,
+}
+
+/// A tensor in the shape that operations read it in: on autodiff, that is a leaf.
+#[derive(Clone, Debug)]
+enum Leaf {
+    Vector(Tensor<1>),
+    Matrix(Tensor<2>),
+}
+
+impl Leaf {
+    fn of(param: &Param) -> Self {
+        let tensor = param.tensor.clone();
+        match param.shape[..] {
+            [rows, columns] => Self::Matrix(tensor.reshape([rows, columns])),
+            _ => Self::Vector(tensor),
+        }
+    }
+
+    /// On autodiff, with a gradient.
+    fn tracked(self) -> Self {
+        match self {
+            Self::Vector(x) => Self::Vector(Tensor::from_inner(x).require_grad()),
+            Self::Matrix(x) => Self::Matrix(Tensor::from_inner(x).require_grad()),
+        }
+    }
+
+    /// Off autodiff.
+    fn plain(self) -> Self {
+        match self {
+            Self::Vector(x) => Self::Vector(x.inner()),
+            Self::Matrix(x) => Self::Matrix(x.inner()),
+        }
+    }
+
+    /// Its gradient in one row.
+    fn take_gradient(&self, grads: &mut Gradients) -> Option<Tensor<1>> {
+        match self {
+            Self::Vector(x) => x.grad_remove(grads),
+            Self::Matrix(x) => x.grad_remove(grads).map(flat),
+        }
+    }
+}
+
+fn flat(x: Tensor<2>) -> Tensor<1> {
+    let [rows, columns] = x.dims();
+    x.reshape([rows * columns])
 }
 
 /// Which random numbers a forward pass drops activations by.
@@ -38,12 +88,12 @@ impl Weights {
         let tensors = params
             .iter()
             .map(|(name, param)| {
-                let mut tensor = param.tensor.clone();
+                let mut leaf = Leaf::of(param);
                 if param.trainable {
                     trainable.push(name.to_owned());
-                    tensor = Tensor::from_inner(tensor).require_grad();
+                    leaf = leaf.tracked();
                 }
-                (name.to_owned(), (param.shape.clone(), tensor))
+                (name.to_owned(), leaf)
             })
             .collect();
         Self {
@@ -59,7 +109,7 @@ impl Weights {
     pub fn frozen(params: &Params) -> Self {
         let tensors = params
             .iter()
-            .map(|(name, param)| (name.to_owned(), (param.shape.clone(), param.tensor.clone())))
+            .map(|(name, param)| (name.to_owned(), Leaf::of(param)))
             .collect();
         Self {
             tensors,
@@ -79,6 +129,24 @@ impl Weights {
             for name in names {
                 self.tensors.remove(name);
             }
+        }
+    }
+
+    /// [`Weights::pack`] of a matrix that is held here alone, without holding it twice.
+    pub(crate) fn pack_whole(&mut self, name: &str, precision: Precision) {
+        match self.tensors.remove(name) {
+            Some(Leaf::Matrix(matrix)) => match PackedLinear::consuming(matrix, precision) {
+                Ok(packed) => {
+                    self.packed.insert(name.to_owned(), packed);
+                }
+                Err(matrix) => {
+                    self.tensors.insert(name.to_owned(), Leaf::Matrix(matrix));
+                }
+            },
+            Some(other) => {
+                self.tensors.insert(name.to_owned(), other);
+            }
+            None => {}
         }
     }
 
@@ -109,12 +177,12 @@ impl Weights {
 
     /// The same weights off autodiff, with the same dropout.
     pub(crate) fn plain(&self) -> Self {
-        let off = |(name, (shape, tensor)): (&String, &(Vec<usize>, Tensor<1>))| {
-            let tensor = match self.trainable.contains(name) {
-                true => tensor.clone().inner(),
-                false => tensor.clone(),
+        let off = |(name, leaf): (&String, &Leaf)| {
+            let leaf = match self.trainable.contains(name) {
+                true => leaf.clone().plain(),
+                false => leaf.clone(),
             };
-            (name.clone(), (shape.clone(), tensor))
+            (name.clone(), leaf)
         };
         Self {
             tensors: self.tensors.iter().map(off).collect(),
@@ -128,12 +196,12 @@ impl Weights {
     /// Some of the weights for a graph of their own, with the same dropout.
     pub(crate) fn leaves(&self, wanted: impl Fn(&str) -> bool) -> Self {
         let all = self.tensors.iter().filter(|(name, _)| wanted(name));
-        let fresh = all.map(|(name, (shape, tensor))| {
-            let tensor = match self.trainable.contains(name) {
-                true => Tensor::from_inner(tensor.clone().inner()).require_grad(),
-                false => tensor.clone(),
+        let fresh = all.map(|(name, leaf)| {
+            let leaf = match self.trainable.contains(name) {
+                true => leaf.clone().plain().tracked(),
+                false => leaf.clone(),
             };
-            (name.clone(), (shape.clone(), tensor))
+            (name.clone(), leaf)
         });
         let trainable = self.trainable.iter().filter(|name| wanted(name));
         Self {
@@ -150,11 +218,6 @@ impl Weights {
         self.trainable.iter().any(|name| wanted(name))
     }
 
-    /// Zeros in the shape of a parameter, off autodiff.
-    pub(crate) fn zeros_like(&self, name: &str) -> Tensor<1> {
-        self.tensors[name].1.clone().inner().zeros_like()
-    }
-
     pub(crate) fn dropout(&self) -> Option<DropoutKey> {
         self.dropout
     }
@@ -164,24 +227,115 @@ impl Weights {
         self.tensors.contains_key(name)
     }
 
-    /// A tensor as a vector, if it is there.
+    /// A tensor with one dimension, if it is there.
     pub(crate) fn vector(&self, name: &str) -> Option<Tensor<1>> {
-        self.tensors.get(name).map(|(_, tensor)| tensor.clone())
+        match self.tensors.get(name) {
+            Some(Leaf::Vector(x)) => Some(x.clone()),
+            _ => None,
+        }
     }
 
-    /// A tensor as a matrix, if it is there and has two dimensions.
+    /// A tensor with two dimensions, if it is there.
     pub(crate) fn matrix(&self, name: &str) -> Option<Tensor<2>> {
-        let (shape, tensor) = self.tensors.get(name)?;
-        let [rows, columns] = shape[..] else {
-            return None;
-        };
-        Some(tensor.clone().reshape([rows, columns]))
+        match self.tensors.get(name) {
+            Some(Leaf::Matrix(x)) => Some(x.clone()),
+            _ => None,
+        }
     }
 
-    /// The gradients of the trainable parameters in a backward pass, in their order; none for those
-    /// that took no part in it.
-    pub(crate) fn gradients(&self, grads: &mut Gradients) -> Vec<(String, Option<Tensor<1>>)> {
-        let of = |name: &String| (name.clone(), self.tensors[name].1.grad_remove(grads));
-        self.trainable.iter().map(of).collect()
+    /// A backward pass from `loss`, whose gradients of the trainable parameters are added to `sums`.
+    /// Returns those of other tensors.
+    pub(crate) fn backward(&self, loss: Tensor<1>, sums: &mut GradientSums) -> Gradients {
+        let (mut names, mut totals) = (Vec::new(), Vec::new());
+        for name in &self.trainable {
+            let Leaf::Matrix(leaf) = &self.tensors[name] else {
+                continue;
+            };
+            let total = match sums.take(name) {
+                Some(sum) => match GradientTotal::new(leaf, sum.reshape(leaf.dims())) {
+                    Ok(total) => total,
+                    Err(sum) => {
+                        sums.add(name, flat(sum));
+                        continue;
+                    }
+                },
+                // Read twice in a pass where it is the head too: both add to one sum.
+                None if name == EMBEDDING => match GradientTotal::zeros(leaf) {
+                    Some(total) => total,
+                    None => continue,
+                },
+                None => continue,
+            };
+            names.push(name);
+            totals.push(total);
+        }
+        let mut grads = backward_into(loss, &mut totals);
+        for (name, total) in names.into_iter().zip(totals) {
+            sums.add(name, flat(total.into_sum()));
+        }
+        for name in &self.trainable {
+            if let Some(grad) = self.tensors[name].take_gradient(&mut grads) {
+                sums.add(name, grad);
+            }
+        }
+        grads
+    }
+
+    /// Zeros for parameters that no pass gave a gradient.
+    pub(crate) fn complete(&self, sums: &mut GradientSums) {
+        for name in &self.trainable {
+            if !sums.has(name) {
+                let zeros = match &self.tensors[name] {
+                    Leaf::Vector(x) => x.clone().inner().zeros_like(),
+                    Leaf::Matrix(x) => flat(x.clone().inner().zeros_like()),
+                };
+                sums.add(name, zeros);
+            }
+        }
+    }
+
+    /// No gradients yet.
+    pub(crate) fn no_gradients(&self) -> GradientSums {
+        let none = |name: &String| (name.clone(), None);
+        GradientSums(self.trainable.iter().map(none).collect())
+    }
+}
+
+/// Gradients of the trainable parameters, in their order, summed over backward passes.
+#[derive(Clone, Debug, Default)]
+pub struct GradientSums(Vec<(String, Option<Tensor<1>>)>);
+
+impl GradientSums {
+    fn take(&mut self, name: &str) -> Option<Tensor<1>> {
+        self.of(name).and_then(Option::take)
+    }
+
+    fn has(&mut self, name: &str) -> bool {
+        self.of(name).is_some_and(|sum| sum.is_some())
+    }
+
+    fn of(&mut self, name: &str) -> Option<&mut Option<Tensor<1>>> {
+        let known = |(known, _): &&mut (String, Option<Tensor<1>>)| known == name;
+        self.0.iter_mut().find(known).map(|(_, sum)| sum)
+    }
+
+    fn add(&mut self, name: &str, grad: Tensor<1>) {
+        if let Some(sum) = self.of(name) {
+            *sum = Some(match sum.take() {
+                Some(sum) => sum + grad,
+                None => grad,
+            });
+        }
+    }
+
+    /// True before the first backward pass.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One gradient a parameter.
+    pub fn into_gradients(self) -> Vec<(String, Tensor<1>)> {
+        let whole = |(name, sum): (String, Option<Tensor<1>>)| sum.map(|sum| (name, sum));
+        self.0.into_iter().filter_map(whole).collect()
     }
 }

@@ -259,6 +259,7 @@ impl Control {
             answer.generation = Generation {
                 ids: ids.map_err(PolicyError::from)?,
                 logps: Vec::new(),
+                entropies: Vec::new(),
                 finish: Finish::Eos,
                 constrained: 0,
                 satisfied: true,
@@ -382,6 +383,7 @@ fn best_of(
 struct Growing {
     ids: Vec<u32>,
     logps: Vec<f32>,
+    entropies: Vec<f32>,
     ended: bool,
     score: f64,
 }
@@ -399,6 +401,7 @@ fn blockwise(
         .map(|_| Growing {
             ids: Vec::new(),
             logps: Vec::new(),
+            entropies: Vec::new(),
             ended: false,
             score: f64::NAN,
         })
@@ -450,6 +453,7 @@ fn blockwise(
             let grown = &mut growing[*i];
             grown.ids.extend(&drawn[best].ids);
             grown.logps.extend(&drawn[best].logps);
+            grown.entropies.extend(&drawn[best].entropies);
             grown.score = score;
             let whole = drawn[best].ids.len() == sampling.max_new_tokens;
             let ended = drawn[best].finish == Finish::Eos || !whole;
@@ -469,6 +473,7 @@ fn blockwise(
                 generation: Generation {
                     ids: grown.ids,
                     logps: grown.logps,
+                    entropies: grown.entropies,
                     finish: if ended { Finish::Eos } else { Finish::Length },
                     constrained: 0,
                     satisfied: true,

@@ -528,6 +528,7 @@ mod tests {
             text: "word ".repeat(length),
             finish: Finish::Length,
             sampler_logps: Vec::new(),
+            sampler_entropies: Vec::new(),
         };
         (rollout, Score::new(score).unwrap())
     }

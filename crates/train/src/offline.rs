@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use serde_json::{Value, json};
 use togi_data::batch::Order;
 use togi_kernels::ThreadsAwake;
-use togi_policy::{Decoder, DropoutKey, Weights};
+use togi_policy::{Decoder, DropoutKey, GradientSums, Weights};
 
 use crate::{
     checkpoint::Checkpoint,
@@ -124,7 +124,7 @@ pub fn train(
         let batch = order.batch(step, config.batch_size);
         let whole = objective.begin(decoder, &batch)?;
         let mut row = Row::default();
-        let mut total: Option<Vec<(String, Tensor<1>)>> = None;
+        let mut total = GradientSums::default();
         for (part_index, part) in batch.chunks(config.micro_batch_size).enumerate() {
             let pass = step * batch.len() as u64 + part_index as u64;
             let key = DropoutKey {
@@ -137,11 +137,11 @@ pub fn train(
                 .with_checkpointing(config.gradient_checkpointing);
             let (loss, part_row) = objective.loss(decoder, &weights, part, &whole)?;
             row.merge(&part_row);
-            accumulate(&mut total, decoder.gradients(&weights, loss)?);
+            decoder.add_gradients(&weights, loss, &mut total)?;
         }
         row.check(name, step + 1)?;
         let lr = optim.rate(step, config.max_steps);
-        let grads = total.unwrap_or_default();
+        let grads = total.into_gradients();
         row.set(
             "grad_norm",
             adam.update(&mut decoder.params, grads, optim, lr),
@@ -189,21 +189,6 @@ pub fn train(
     }
     stage.observer.on(Event::Done);
     Ok(last_eval)
-}
-
-/// Adds gradients up.
-pub(crate) fn accumulate(
-    total: &mut Option<Vec<(String, Tensor<1>)>>,
-    grads: Vec<(String, Tensor<1>)>,
-) {
-    match total {
-        None => *total = Some(grads),
-        Some(total) => {
-            for ((_, sum), (_, grad)) in total.iter_mut().zip(grads) {
-                *sum = sum.clone() + grad;
-            }
-        }
-    }
 }
 
 /// A tensor's values on the host.

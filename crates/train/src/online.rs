@@ -9,7 +9,7 @@ use serde_json::json;
 use togi_data::{PromptSample, Sample, Tokenizer, batch::Order, rng::CounterRng};
 use togi_eval::report::Alarm;
 use togi_kernels::ThreadsAwake;
-use togi_policy::{Decoder, DropoutKey, Finish, Sampling, generate::Voice};
+use togi_policy::{Decoder, DropoutKey, Finish, GradientSums, Sampling, generate::Voice};
 use togi_reward::{LabGold, Reward, Score};
 
 use crate::{
@@ -17,13 +17,14 @@ use crate::{
     error::TrainError,
     metrics::{Event, Row},
     monitor::{Monitor, Seen},
-    offline::{Stage, accumulate, host},
+    offline::{Stage, host},
     optimizer::AdamW,
     reference,
     rollout::{
         FirstRatio, HeldOut, Rollout, join, mean, rollouts, rollouts_of, scores, split,
         write_samples,
     },
+    sampler::TokenScores,
 };
 
 pub use crate::{
@@ -413,16 +414,19 @@ fn gather<A: OnlineAlgorithm>(
 
     let _awake = ThreadsAwake::new();
     let temperature = config.sampling.temperature;
-    let (weights, reference_weights) = (models.policy.frozen(), reference.frozen());
-    let (mut logps, mut frozen, mut entropy) = (vec![], vec![], vec![]);
+    let sizes = (temperature, config.micro_batch_size);
+    let is_alone = config.algorithm.opponent().is_none();
+    let TokenScores { logps, entropies } =
+        config
+            .sampler
+            .scores(models.policy, &rollouts, is_alone, sizes)?;
+    let reference_weights = reference.frozen();
+    let mut frozen = Vec::with_capacity(rollouts.len());
     for part in rollouts.chunks(config.micro_batch_size) {
         let samples: Vec<&Sample> = part.iter().map(|r| &r.sample).collect();
-        let lens = || part.iter().map(|r| r.completion().len());
-        let ours = models.policy.log_probs(&weights, &samples, temperature)?;
+        let lens = part.iter().map(|r| r.completion().len());
         let theirs = reference.log_probs(&reference_weights, &samples, temperature)?;
-        logps.extend(split(&ours.values, lens()));
-        entropy.extend(split(&ours.entropy, lens()));
-        frozen.extend(split(&theirs.values, lens()));
+        frozen.extend(split(&theirs.values, lens));
     }
     let device = models.policy.device();
     let penalties = config.penalties(&logps, &frozen, progress.kl_coef, device)?;
@@ -451,7 +455,7 @@ fn gather<A: OnlineAlgorithm>(
         row.set("objective/prompts_drawn", seen as f64);
     }
     row.set("objective/kl", over(&|i| kl[i]));
-    let entropies = numbers.iter().flat_map(|i| entropy[*i].clone());
+    let entropies = numbers.iter().flat_map(|i| entropies[*i].clone());
     let seen = Seen {
         rollouts: numbers.iter().map(|i| &rollouts[*i]).collect(),
         scores: numbers.iter().map(|i| &raw[*i]).collect(),
@@ -508,7 +512,7 @@ fn optimise<A: OnlineAlgorithm>(
             minibatch.sort_unstable();
             let whole = config.minibatch(&minibatch, &experience.advantages);
             let first = epoch == 0 && number == 0;
-            let (mut grads, mut parts) = (None, Row::default());
+            let (mut grads, mut parts) = (GradientSums::default(), Row::default());
             let (mut ratio, mut approx_kl) = (FirstRatio::default(), 0.0);
             for (part_number, part) in minibatch.chunks(config.micro_batch_size).enumerate() {
                 let samples: Vec<&Sample> = part
@@ -552,7 +556,7 @@ fn optimise<A: OnlineAlgorithm>(
                 let PartLoss { loss, row } = config.loss(&part, kl_coef)?;
                 parts.merge(&row);
                 parts.add("loss", host(&loss)[0]);
-                accumulate(&mut grads, models.policy.gradients(&weights, loss)?);
+                models.policy.add_gradients(&weights, loss, &mut grads)?;
             }
             parts.set("policy/approx_kl", approx_kl);
             if first {
@@ -563,7 +567,7 @@ fn optimise<A: OnlineAlgorithm>(
                 break 'epochs;
             }
             parts.check(stage.name, step + 1)?;
-            let grads = grads.unwrap_or_default();
+            let grads = grads.into_gradients();
             let norm = adam.update(&mut models.policy.params, grads, &config.optim, rate);
             parts.set("grad_norm", norm);
             parts.check(stage.name, step + 1)?;

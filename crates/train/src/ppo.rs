@@ -14,7 +14,7 @@ use togi_data::{PromptSample, Sample, Tokenizer, batch::Order, rng::CounterRng};
 use togi_eval::report::Alarm;
 use togi_kernels::ThreadsAwake;
 use togi_policy::{
-    Decoder, DropoutKey, Finish,
+    Decoder, DropoutKey, Finish, GradientSums,
     log_probs::{completion_mask, pad},
 };
 use togi_reward::{LabGold, Reward};
@@ -31,13 +31,13 @@ use crate::{
     error::TrainError,
     metrics::{Event, Row},
     monitor::{Monitor, Seen},
-    offline::{Stage, accumulate, host},
+    offline::{Stage, host},
     optimizer::AdamW,
     reference,
     rollout::{
         FirstRatio, HeldOut, Rollout, join, mean, rollouts, rows_of, scores, split, write_samples,
     },
-    sampler::Importance,
+    sampler::{Importance, TokenScores},
 };
 
 pub use crate::ppo_config::{PpoConfig, ValueInit};
@@ -330,19 +330,15 @@ fn gather(
     }
 
     let _awake = ThreadsAwake::new();
-    let (policy_weights, reference_weights, value_weights) = (
-        models.policy.frozen(),
-        reference.frozen(),
-        models.value.frozen(),
-    );
-    let (mut logps, mut frozen, mut values, mut entropy) = (vec![], vec![], vec![], vec![]);
+    let sizes = (temperature, config.micro_batch_size);
+    let TokenScores { logps, entropies } =
+        config.sampler.scores(policy, &rollouts, true, sizes)?;
+    let (reference_weights, value_weights) = (reference.frozen(), models.value.frozen());
+    let (mut frozen, mut values) = (vec![], vec![]);
     for part in rollouts.chunks(config.micro_batch_size) {
         let samples: Vec<&Sample> = part.iter().map(|r| &r.sample).collect();
         let lens = || part.iter().map(|r| r.completion().len());
-        let ours = policy.log_probs(&policy_weights, &samples, temperature)?;
         let theirs = reference.log_probs(&reference_weights, &samples, temperature)?;
-        logps.extend(split(&ours.values, lens()));
-        entropy.extend(host(&ours.entropy));
         frozen.extend(split(&theirs.values, lens()));
         values.extend(split(
             &models.value.values(&value_weights, &samples)?,
@@ -399,7 +395,7 @@ fn gather(
         rollouts: rollouts.iter().collect(),
         scores: scored.iter().collect(),
         group_size: 1,
-        entropy: mean(entropy),
+        entropy: mean(entropies.into_iter().flatten()),
         kl: (!config.reference.moves()).then(|| mean(sequence_kl.iter().copied())),
     };
     row.set("objective/entropy", seen.entropy);
@@ -461,22 +457,24 @@ fn optimise(
             let normalisation = Normalisation::Token {
                 denominator: tokens as f64,
             };
-            let (mut grads, mut value_grads) = (None, None);
             let mut parts = Row::default();
             let mut ratio_of_first = FirstRatio::default();
-            for (part_number, part) in minibatch.chunks(config.micro_batch_size).enumerate() {
-                let samples: Vec<&Sample> = part
-                    .iter()
+            let recompute = config.gradient_checkpointing;
+            let samples_of = |part: &[usize]| -> Vec<&Sample> {
+                part.iter()
                     .map(|i| &experience.rollouts[*i].sample)
-                    .collect();
-                let pick = |rows: &[Vec<f64>]| -> Tensor<2> {
-                    let rows: Vec<Vec<f64>> = part.iter().map(|i| rows[*i].clone()).collect();
-                    join(&rows, &device)
-                };
+                    .collect()
+            };
+            let pick = |rows: &[Vec<f64>], part: &[usize]| -> Tensor<2> {
+                let rows: Vec<Vec<f64>> = part.iter().map(|i| rows[*i].clone()).collect();
+                join(&rows, &device)
+            };
+            // First the policy, then the value model: the gradients of one are held at a time.
+            let mut grads = GradientSums::default();
+            for (part_number, part) in minibatch.chunks(config.micro_batch_size).enumerate() {
                 let pass = ((step * config.epochs + epoch) << 20)
                     + (number * config.minibatch_size + part_number) as u64;
                 let first = epoch == 0 && number == 0;
-                let recompute = config.gradient_checkpointing;
                 let mut weights = models.policy.tracked().with_checkpointing(recompute);
                 if !first {
                     // The first minibatch is free of dropout: its ratio must be 1.
@@ -487,17 +485,17 @@ fn optimise(
                 }
                 let (logps, mask) = models
                     .policy
-                    .log_probs(&weights, &samples, temperature)?
+                    .log_probs(&weights, &samples_of(part), temperature)?
                     .padded();
                 let loss = policy_loss(
                     &logps,
-                    &pick(&experience.logps),
-                    &pick(&experience.advantages),
+                    &pick(&experience.logps, part),
+                    &pick(&experience.advantages, part),
                     &mask,
                     config.clip_eps,
                 )?;
                 if first {
-                    ratio_of_first.see(&logps, &pick(&experience.logps));
+                    ratio_of_first.see(&logps, &pick(&experience.logps, part));
                 }
                 let n = tokens as f64;
                 let mean = |x: &Tensor<2>| host(x).iter().sum::<f64>() / n;
@@ -512,23 +510,7 @@ fn optimise(
                 parts.add("policy/clip_fraction", mean(&loss.clipped));
                 let reduced = normalisation.tokens(loss.loss, &mask)?;
                 parts.add("loss/policy", host(&reduced)[0]);
-                accumulate(&mut grads, models.policy.gradients(&weights, reduced)?);
-
-                drop(weights);
-                let weights = models.value.tracked().with_checkpointing(recompute);
-                let lens: Vec<usize> = part.iter().map(|i| experience.logps[*i].len()).collect();
-                let values = pad(models.value.values(&weights, &samples)?, &lens);
-                let loss = value_loss(
-                    &values,
-                    &pick(&experience.values),
-                    &pick(&experience.returns),
-                    &mask,
-                    config.value_clip_eps,
-                )?;
-                let reduced = normalisation.tokens(loss, &mask)?;
-                parts.add("loss/value", host(&reduced)[0]);
-                let scaled = reduced * config.vf_coef;
-                accumulate(&mut value_grads, models.value.gradients(&weights, scaled)?);
+                models.policy.add_gradients(&weights, reduced, &mut grads)?;
             }
             let approx_kl = parts.get("policy/approx_kl").unwrap_or(0.0);
             if epoch == 0 && number == 0 {
@@ -540,18 +522,34 @@ fn optimise(
                 break 'epochs;
             }
             parts.check(stage.name, step + 1)?;
-            let (grads, value_grads) = (grads.unwrap_or_default(), value_grads.unwrap_or_default());
             let (policy_adam, value_adam) = (&mut *optimisers.0, &mut *optimisers.1);
+            let grads = grads.into_gradients();
             let norm = policy_adam.update(&mut models.policy.params, grads, &config.optim, rates.0);
+            parts.set("grad_norm", norm);
             let update = policy_adam.step;
             config.reference.follow(reference, models.policy, update)?;
-            let value_norm = value_adam.update(
-                &mut models.value.params,
-                value_grads,
-                &config.optim,
-                rates.1,
-            );
-            parts.set("grad_norm", norm);
+
+            let mut grads = GradientSums::default();
+            for part in minibatch.chunks(config.micro_batch_size) {
+                let weights = models.value.tracked().with_checkpointing(recompute);
+                let lens: Vec<usize> = part.iter().map(|i| experience.logps[*i].len()).collect();
+                let values = pad(models.value.values(&weights, &samples_of(part))?, &lens);
+                let mask = completion_mask(&lens, &device);
+                let loss = value_loss(
+                    &values,
+                    &pick(&experience.values, part),
+                    &pick(&experience.returns, part),
+                    &mask,
+                    config.value_clip_eps,
+                )?;
+                let reduced = normalisation.tokens(loss, &mask)?;
+                parts.add("loss/value", host(&reduced)[0]);
+                let scaled = reduced * config.vf_coef;
+                models.value.add_gradients(&weights, scaled, &mut grads)?;
+            }
+            let grads = grads.into_gradients();
+            let value_norm =
+                value_adam.update(&mut models.value.params, grads, &config.optim, rates.1);
             parts.set("value/grad_norm", value_norm);
             parts.check(stage.name, step + 1)?;
             sums.merge(&parts);

@@ -29,8 +29,10 @@ pub struct Rollout {
     pub text: String,
     /// Why it ended.
     pub finish: Finish,
-    /// Log-probabilities that the sampler saw.
+    /// Log-probabilities that the sampler saw, one a token.
     pub sampler_logps: Vec<f32>,
+    /// Entropies of the distributions that they are of.
+    pub sampler_entropies: Vec<f32>,
 }
 
 impl Rollout {
@@ -102,6 +104,7 @@ pub fn rollouts_of(
         text: tokenizer.decode(&generation.ids),
         finish: generation.finish,
         sampler_logps: generation.logps,
+        sampler_entropies: generation.entropies,
     };
     Ok(prompts.iter().zip(drawn).map(join).collect())
 }
@@ -155,20 +158,9 @@ impl BothLogps {
         drawn: &[Rollout],
         temperature: f64,
     ) -> Result<Self, TrainError> {
-        let temperature = if temperature > 0.0 { temperature } else { 1.0 };
-        let weights = (policy.frozen(), reference.frozen());
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for part in drawn.chunks(32) {
-            let samples: Vec<_> = part.iter().map(|r| &r.sample).collect();
-            let lens = || part.iter().map(|r| r.completion().len());
-            let logps = policy.log_probs(&weights.0, &samples, temperature)?;
-            ours.extend(split(&logps.values, lens()));
-            let logps = reference.log_probs(&weights.1, &samples, temperature)?;
-            theirs.extend(split(&logps.values, lens()));
-        }
         Ok(Self {
-            policy: ours,
-            reference: theirs,
+            policy: logps_of(policy, drawn, temperature)?,
+            reference: logps_of(reference, drawn, temperature)?,
         })
     }
 
@@ -178,6 +170,25 @@ impl BothLogps {
         let both = self.policy.iter().zip(&self.reference);
         both.map(|(ours, theirs)| sum(ours) - sum(theirs)).collect()
     }
+}
+
+fn logps_of(
+    decoder: &Decoder,
+    drawn: &[Rollout],
+    temperature: f64,
+) -> Result<Vec<Vec<f64>>, TrainError> {
+    let temperature = if temperature > 0.0 { temperature } else { 1.0 };
+    let weights = decoder.frozen();
+    let mut all = Vec::with_capacity(drawn.len());
+    for part in drawn.chunks(32) {
+        let samples: Vec<_> = part.iter().map(|r| &r.sample).collect();
+        let logps = decoder.log_probs(&weights, &samples, temperature)?;
+        all.extend(split(
+            &logps.values,
+            part.iter().map(|r| r.completion().len()),
+        ));
+    }
+    Ok(all)
 }
 
 /// Held-out prompts, and what answers to them are measured by.
@@ -207,7 +218,12 @@ impl HeldOut<'_> {
         let (sampling, seed) = (self.sampling, stage.seed ^ 0x7661_6c69);
         let drawn = rollouts(policy, self.tokenizer, &prompts, sampling, seed, 0)?;
         let scored = scores(self.reward, &drawn, stage.name, step)?;
-        let logps = BothLogps::of(policy, self.reference, &drawn, sampling.temperature)?;
+        // The policy's log-probabilities are those that it was sampled with.
+        let seen = |r: &Rollout| r.sampler_logps.iter().map(|x| f64::from(*x)).collect();
+        let logps = BothLogps {
+            policy: drawn.iter().map(seen).collect(),
+            reference: logps_of(self.reference, &drawn, sampling.temperature)?,
+        };
         let kl = logps.sequence_kl();
         let mut row = Row::default();
         row.set("val/scores", mean(scored.iter().map(|s| s.value)));

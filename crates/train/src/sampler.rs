@@ -1,12 +1,13 @@
 //! Rollouts from a policy in a lower precision than it is trained in, and what makes up for that.
 
 use serde::{Deserialize, Serialize};
+use togi_data::Sample;
 use togi_policy::{Decoder, Precision};
 
 use crate::{
     error::TrainError,
     metrics::Row,
-    rollout::{Rollout, mean},
+    rollout::{Rollout, mean, split},
 };
 
 /// The settings.
@@ -40,6 +41,15 @@ pub enum SamplerDtype {
     F32,
     /// bfloat16.
     Bf16,
+}
+
+/// Of each token of each completion, in nats.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TokenScores {
+    /// Log-probabilities.
+    pub(crate) logps: Vec<Vec<f64>>,
+    /// Entropies of the distributions that they are of.
+    pub(crate) entropies: Vec<Vec<f64>>,
 }
 
 /// What the importance weights of a method are of.
@@ -80,9 +90,42 @@ impl SamplerSection {
         sampler
     }
 
+    /// What the policy gives to the tokens that were drawn: what the sampler saw, where it was the policy
+    /// alone in the policy's precision. Otherwise the policy scores them, `micro_batch` completions at
+    /// a time.
+    ///
+    /// The first minibatch's ratio is taken to these, so it says whether the model that is trained is the
+    /// one that sampled.
+    pub(crate) fn scores(
+        &self,
+        policy: &Decoder,
+        rollouts: &[Rollout],
+        is_alone: bool,
+        (temperature, micro_batch): (f64, usize),
+    ) -> Result<TokenScores, TrainError> {
+        let mut scores = TokenScores::default();
+        if is_alone && self.precision(policy.precision) == policy.precision {
+            let numbers = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect();
+            for rollout in rollouts {
+                scores.logps.push(numbers(&rollout.sampler_logps));
+                scores.entropies.push(numbers(&rollout.sampler_entropies));
+            }
+            return Ok(scores);
+        }
+        let weights = policy.frozen();
+        for part in rollouts.chunks(micro_batch) {
+            let samples: Vec<&Sample> = part.iter().map(|r| &r.sample).collect();
+            let lens = || part.iter().map(|r| r.completion().len());
+            let seen = policy.log_probs(&weights, &samples, temperature)?;
+            scores.logps.extend(split(&seen.values, lens()));
+            scores.entropies.extend(split(&seen.entropy, lens()));
+        }
+        Ok(scores)
+    }
+
     /// Multiplies advantages by `min(π / sampler, importance_cap)` where the sampler's precision is
-    /// another than the policy's, and logs how far the two are apart in any case; does nothing for methods
-    /// that weight nothing.
+    /// another than the policy's, and logs how far the two are apart; does nothing for methods that weight
+    /// nothing.
     ///
     /// Every loss with an importance weight is linear in its advantages for one sign of them, which
     /// positive weights do not change: weighting the advantage is weighting the loss.
@@ -94,7 +137,8 @@ impl SamplerSection {
         advantages: &mut [Vec<f64>],
         row: &mut Row,
     ) {
-        if importance == Importance::Nothing {
+        let is_same = self.precision(policy.precision) == policy.precision;
+        if importance == Importance::Nothing || is_same {
             return;
         }
         let apart: Vec<Vec<f64>> = rollouts
@@ -109,9 +153,6 @@ impl SamplerSection {
         let largest = all().fold(0.0, |most: f64, x| most.max(x.abs()));
         row.set("sampling/logp_difference_max", largest);
         row.set("sampling/logp_difference_mean", mean(all().map(f64::abs)));
-        if self.precision(policy.precision) == policy.precision {
-            return;
-        }
         let (mut weights, mut cut) = (Vec::new(), 0);
         for (apart, advantages) in apart.iter().zip(advantages) {
             let whole: f64 = apart.iter().sum();
@@ -149,6 +190,7 @@ mod tests {
             text: String::new(),
             finish: Finish::Length,
             sampler_logps: sampler_logps.to_vec(),
+            sampler_entropies: Vec::new(),
         }
     }
 

@@ -216,7 +216,7 @@ pub(crate) fn grpo(arguments: &OnlineArguments) -> Result<()> {
         checkpoint_every: 0,
         ..OnlineConfig::default()
     };
-    let flops = setting.flops(GROUP, &[&reference, &reference], &[&reference]);
+    let flops = setting.flops(GROUP, &[&reference], &[&reference]);
     let mut watch = setting.watch();
     let folder = tempfile::tempdir()?;
     let run = RunFolder::open(&folder.path().join("run"), "", false)?;
@@ -255,7 +255,7 @@ pub(crate) fn ppo(arguments: &OnlineArguments) -> Result<()> {
         checkpoint_every: 0,
         ..PpoConfig::default()
     };
-    let flops = setting.flops(1, &[&reference, &reference, &value], &[&reference, &value]);
+    let flops = setting.flops(1, &[&reference, &value], &[&reference, &value]);
     let mut watch = setting.watch();
     let folder = tempfile::tempdir()?;
     let run = RunFolder::open(&folder.path().join("run"), "", false)?;

@@ -187,6 +187,7 @@ impl Answering {
             text: answer.text,
             finish: answer.generation.finish,
             sampler_logps: answer.generation.logps,
+            sampler_entropies: answer.generation.entropies,
         };
         Ok(answers.map(rollout).collect())
     }
