@@ -6,6 +6,8 @@ use rayon::prelude::*;
 const PARALLEL_PRODUCT: usize = 1 << 19;
 /// Parts of a product are multiples of this many rows or columns.
 const TILE: usize = 48;
+/// Numbers of one buffer that a pointwise loop works on at a time: 16 KiB.
+const NEAREST_CACHE: usize = 1 << 12;
 /// Below this many elements a pointwise loop runs on the calling thread.
 const PARALLEL_ELEMENTS: usize = 1 << 15;
 
@@ -143,24 +145,70 @@ pub(crate) fn product_of(shape: [usize; 3], lhs: Mat, rhs: Mat) -> Vec<f32> {
     out
 }
 
-/// Calls `f(first_row, rows)` on blocks of whole rows of `out`, in parallel if there are enough.
-pub(crate) fn for_row_blocks(
-    out: &mut [f32],
+/// A buffer of whole rows that `f(first_row, rows)` fills, a few rows at a time, in parallel if there are enough.
+///
+/// A few rows are zeroed just before they are handed out, when they are in the nearest cache: memory is
+/// written once, where a zeroed buffer would be written twice, the first time by one thread.
+pub(crate) fn filled_rows(
+    len: usize,
     width: usize,
     f: impl Fn(usize, &mut [f32]) + Send + Sync,
-) {
-    if width == 0 || out.is_empty() {
-        return;
+) -> Vec<f32> {
+    filled_rows_of([len], width, |row, [rows]| f(row, rows))
+        .into_iter()
+        .next()
+        .unwrap_or_default()
+}
+
+/// Several buffers of one size, filled side by side: see [`filled_rows`].
+pub(crate) fn filled_rows_of<const N: usize>(
+    lens: [usize; N],
+    width: usize,
+    f: impl Fn(usize, [&mut [f32]; N]) + Send + Sync,
+) -> [Vec<f32>; N] {
+    let len = lens[0];
+    assert!(
+        lens.iter().all(|other| *other == len),
+        "buffers of one size"
+    );
+    let mut all: [Vec<f32>; N] = lens.map(Vec::with_capacity);
+    if width == 0 || len == 0 {
+        return all;
     }
-    if out.len() < PARALLEL_ELEMENTS {
-        f(0, out);
-        return;
+    let rows = len / width;
+    let at_once = (NEAREST_CACHE / N / width).max(1);
+    let threads = match len < PARALLEL_ELEMENTS {
+        true => 1,
+        false => 4 * rayon::current_num_threads(),
+    };
+    let per_task = rows.div_ceil(threads).max(1);
+    let starts = all.each_mut().map(|v| SharedMut(v.as_mut_ptr()));
+    let task = |task: usize| {
+        let (begin, end) = (task * per_task, ((task + 1) * per_task).min(rows));
+        for row in (begin..end).step_by(at_once) {
+            let count = at_once.min(end - row) * width;
+            let parts = starts.map(|start| {
+                let at = start.at(row * width);
+                // SAFETY: rows `row ..` of each buffer are inside its capacity, no other task has them,
+                // and they are zeros before they become a slice.
+                unsafe {
+                    at.write_bytes(0, count);
+                    std::slice::from_raw_parts_mut(at, count)
+                }
+            });
+            f(row, parts);
+        }
+    };
+    let tasks = rows.div_ceil(per_task);
+    match tasks {
+        1 => task(0),
+        _ => (0..tasks).into_par_iter().for_each(task),
     }
-    let rows = out.len() / width;
-    let per_block = rows.div_ceil(4 * rayon::current_num_threads()).max(1);
-    out.par_chunks_mut(per_block * width)
-        .enumerate()
-        .for_each(|(i, block)| f(i * per_block, block));
+    for buffer in &mut all {
+        // SAFETY: every whole row was written above, and `len` is a number of whole rows.
+        unsafe { buffer.set_len(rows * width) };
+    }
+    all
 }
 
 /// A pointer that parallel tasks write through, each to its own places.

@@ -35,7 +35,7 @@ pub use attention::{AttentionShape, attention, softmax_in_place as softmax_row};
 pub use embedding::embedding;
 pub use kv_cache::KvCache;
 pub use linear::{linear, linear_in};
-pub use log_probs::{SelectedLogProbs, selected_log_probs};
+pub use log_probs::{KEPT_LOGITS, SelectedLogProbs, selected_log_probs};
 pub use memory::keep_freed_memory;
 pub use packed::PackedLinear;
 pub use precision::Precision;

@@ -1,6 +1,9 @@
 //! Output head, softmax and selection in one operation that never holds `[tokens, vocabulary]`.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Int, Tensor, TensorData, activation};
@@ -10,7 +13,7 @@ use crate::{
     attention::maximum,
     cpu::Mat,
     linear::{add_product_in, linear_composed, product_with_rows},
-    op::{CpuOp, View, apply, on_cpu, tensor_of},
+    op::{CpuOp, View, apply, is_tracked, on_cpu, tensor_of},
     precision::Precision,
     simd::{LANES, exp, fma, multiversion, sum_lanes},
 };
@@ -31,8 +34,9 @@ pub struct SelectedLogProbs {
 /// `softmax(hidden · headᵀ / temperature)`. Factors of the product are rounded to `precision`; what
 /// follows it is float32.
 ///
-/// The logits are made a block of rows at a time, again in the backward pass, so the memory does
-/// not grow with the number of rows. `logps` and `entropy` are differentiable in
+/// The logits are made a block of rows at a time. Those of the first rows are kept for the backward pass,
+/// [`KEPT_LOGITS`] numbers at most, and the others are made again in it, so the memory does not grow with the
+/// number of rows. `logps` and `entropy` are differentiable in
 /// `hidden` and `head`.
 ///
 /// # Shapes
@@ -74,6 +78,7 @@ pub fn selected_log_probs(
         precision,
         targets: targets.clone(),
         scale: (1.0 / temperature) as f32,
+        keeps_logits: is_tracked(&hidden) || is_tracked(&head),
     };
     let all: Tensor<2> = apply(op, [hidden.into_dispatch(), head.into_dispatch()]);
     let row = |i: usize| all.clone().narrow(0, i, 1).reshape([tokens]);
@@ -136,11 +141,21 @@ struct LogProbs {
     precision: Precision,
     targets: Arc<[u32]>,
     scale: f32,
+    /// There will be a backward pass.
+    keeps_logits: bool,
 }
 
-/// Per row, from the forward pass: log-sum-exp of the scaled logits, and the entropy.
+/// Logits that a forward pass keeps at most: 128 MiB.
+pub const KEPT_LOGITS: usize = 1 << 25;
+
+/// From the forward pass.
 #[derive(Clone, Debug)]
-struct Saved(Arc<Vec<[f32; 2]>>);
+struct Saved {
+    /// Per row: log-sum-exp of the scaled logits, and the entropy.
+    sums: Arc<Vec<[f32; 2]>>,
+    /// Logits of the first blocks of rows, until the backward pass takes them.
+    logits: Arc<Mutex<VecDeque<Vec<f32>>>>,
+}
 
 impl CpuOp<2> for LogProbs {
     type Saved = Saved;
@@ -150,14 +165,15 @@ impl CpuOp<2> for LogProbs {
         let [vocabulary, _] = head.dims();
         let block = rows_per_block(vocabulary);
         let mut out = vec![0.0; 3 * tokens];
-        let mut saved = Vec::with_capacity(tokens);
+        let mut sums = Vec::with_capacity(tokens);
+        let (mut kept, mut room) = (VecDeque::new(), KEPT_LOGITS);
         for (i, rows) in hidden.data().chunks(block * width.max(1)).enumerate() {
             let count = rows.len() / width.max(1);
             let shape = [count, width, vocabulary];
-            let mut logits = product_with_rows(self.precision, rows, head.data(), shape);
+            let logits = product_with_rows(self.precision, rows, head.data(), shape);
             let targets = &self.targets[i * block..i * block + count];
             let results: Vec<[f32; 4]> = logits
-                .par_chunks_mut(vocabulary)
+                .par_chunks(vocabulary)
                 .zip(targets)
                 .map(|(row, target)| select(row, *target as usize, self.scale))
                 .collect();
@@ -165,10 +181,20 @@ impl CpuOp<2> for LogProbs {
                 out[i * block + j] = logp;
                 out[tokens + i * block + j] = entropy;
                 out[2 * tokens + i * block + j] = collision;
-                saved.push([log_sum, entropy]);
+                sums.push([log_sum, entropy]);
+            }
+            if self.keeps_logits && logits.len() <= room {
+                room -= logits.len();
+                kept.push_back(logits);
+            } else {
+                room = 0;
             }
         }
-        (tensor_of(out, [3, tokens]), Saved(Arc::new(saved)))
+        let saved = Saved {
+            sums: Arc::new(sums),
+            logits: Arc::new(Mutex::new(kept)),
+        };
+        (tensor_of(out, [3, tokens]), saved)
     }
 
     fn backward(
@@ -184,7 +210,7 @@ impl CpuOp<2> for LogProbs {
     fn backward_into(
         &self,
         [hidden, head]: [&View; 2],
-        Saved(saved): &Saved,
+        saved: &Saved,
         grad: &View,
         wanted: [bool; 2],
         [_, sum]: [Option<&mut [f32]>; 2],
@@ -194,16 +220,25 @@ impl CpuOp<2> for LogProbs {
         let block = rows_per_block(vocabulary);
         let (d_logp, d_entropy) = grad.data().split_at(tokens);
         let d_entropy = &d_entropy[..tokens];
-        let mut d_hidden = vec![0.0; if wanted[0] { tokens * width } else { 0 }];
+        let mut d_hidden: Vec<f32> = Vec::with_capacity(if wanted[0] { tokens * width } else { 0 });
         let is_new = sum.is_none();
-        let fresh = if wanted[1] && is_new { vocabulary * width } else { 0 };
+        let fresh = if wanted[1] && is_new {
+            vocabulary * width
+        } else {
+            0
+        };
         let mut fresh = vec![0.0; fresh];
         let d_head = sum.unwrap_or(&mut fresh);
         for (i, rows) in hidden.data().chunks(block * width.max(1)).enumerate() {
             let count = rows.len() / width.max(1);
             let first = i * block;
             let shape = [count, width, vocabulary];
-            let mut logits = product_with_rows(self.precision, rows, head.data(), shape);
+            let kept = || {
+                let mut all = saved.logits.lock().unwrap_or_else(PoisonError::into_inner);
+                all.pop_front()
+            };
+            let mut logits = kept()
+                .unwrap_or_else(|| product_with_rows(self.precision, rows, head.data(), shape));
             logits
                 .par_chunks_mut(vocabulary)
                 .enumerate()
@@ -214,19 +249,21 @@ impl CpuOp<2> for LogProbs {
                         row,
                         target,
                         self.scale,
-                        saved[at],
+                        saved.sums[at],
                         d_logp[at],
                         d_entropy[at],
                     );
                 });
             let d_logits = Mat::rows(&logits, vocabulary);
             if wanted[0] {
-                let out = d_hidden[first * width..].as_mut_ptr();
+                let out = d_hidden.as_mut_ptr().wrapping_add(first * width);
                 let head = Mat::rows(head.data(), width);
-                // SAFETY: `out` holds `count` rows of `width` from row `first` on.
+                // SAFETY: there is room for `count` rows of `width` from row `first` on; the product writes
+                // all of them, and the rows before were written in the turns before.
                 unsafe {
                     let shape = [count, width, vocabulary];
                     add_product_in(self.precision, shape, d_logits, head, out, width, false);
+                    d_hidden.set_len((first + count) * width);
                 }
             }
             if wanted[1] {
@@ -252,21 +289,17 @@ impl CpuOp<2> for LogProbs {
 }
 
 multiversion! {
-    // Log-probability of the target, log-sum-exp, entropy and log Σ p² of one row of logits, which is
-    // overwritten. With p = e / sum, H = log sum - Σ e (x - max) / sum.
-    fn select<F>(row: &mut [f32], target: usize, scale: f32) -> [f32; 4] {
-        for x in row.iter_mut() {
-            *x *= scale;
-        }
-        let chosen = row[target];
-        let max = maximum(row);
+    // Log-probability of the target, log-sum-exp, entropy and log Σ p² of one row of logits. With p = e / sum, H = log sum - Σ e (x - max) / sum.
+    fn select<F>(row: &[f32], target: usize, scale: f32) -> [f32; 4] {
+        let chosen = row[target] * scale;
+        let max = maximum(row) * scale;
         let mut sums = [0.0f32; LANES];
         let mut weighted = [0.0f32; LANES];
         let mut squares = [0.0f32; LANES];
         let (chunks, tail) = row.as_chunks::<LANES>();
         for chunk in chunks {
             for l in 0..LANES {
-                let shifted = chunk[l] - max;
+                let shifted = chunk[l] * scale - max;
                 let e = exp::<F>(shifted);
                 sums[l] += e;
                 weighted[l] = fma::<F>(e, shifted.max(-88.0), weighted[l]);
@@ -277,7 +310,7 @@ multiversion! {
         let mut moment = sum_lanes(weighted);
         let mut square = sum_lanes(squares);
         for x in tail {
-            let shifted = *x - max;
+            let shifted = *x * scale - max;
             let e = exp::<F>(shifted);
             sum += e;
             moment += e * shifted.max(-88.0);

@@ -50,6 +50,11 @@ pub(crate) trait CpuOp<const N: usize>: Clone + Debug + Send + 'static {
 
     fn forward(&self, inputs: [&View; N]) -> (FlexTensor, Self::Saved);
 
+    /// False if the backward pass reads nothing of the inputs: it is then given empty ones.
+    fn keeps_inputs(&self) -> bool {
+        true
+    }
+
     /// Gradients with respect to the inputs that are `wanted`.
     fn backward(
         &self,
@@ -84,6 +89,11 @@ pub(crate) fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
         #[allow(unreachable_patterns)] // other backends, where they are compiled in
         _ => false,
     }
+}
+
+/// True if operations on it are recorded for a backward pass.
+pub(crate) fn is_tracked<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.clone().into_dispatch().autodiff != DispatchAutodiffContext::Disabled
 }
 
 type Tape = Autodiff<Flex, NoCheckpointing>;
@@ -161,6 +171,10 @@ pub(crate) fn apply<const N: usize, const D: usize, O: CpuOp<N>>(
     let views: [View; N] = views.try_into().expect("N views were pushed");
     let nodes: [_; N] = nodes.try_into().expect("N nodes were pushed");
     let (out, saved) = op.forward(views.each_ref());
+    let views = match op.keeps_inputs() {
+        true => views,
+        false => views.map(|_| View(tensor_of(Vec::new(), [0]))),
+    };
     let out = match Recorded(op)
         .prepare::<NoCheckpointing>(nodes)
         .compute_bound()

@@ -86,7 +86,12 @@ impl PackedLinear {
         for (part, matrix) in matrices.iter().enumerate() {
             let [outer, width] = matrix.dims();
             assert_eq!(width, inner, "PackedLinear: inner sizes differ");
-            panels.extend(panels_of(part, 0..outer, deep(inner, precision), &mut first));
+            panels.extend(panels_of(
+                part,
+                0..outer,
+                deep(inner, precision),
+                &mut first,
+            ));
             outers.push(outer);
         }
         let views: Vec<View> = matrices
@@ -230,7 +235,10 @@ impl PackedLinear {
             let (first, wide, lane) = (panel.first + at / LINE, panel.wide(), at % LINE);
             match &self.store {
                 Store::F32(pieces) => {
-                    let lines = pieces[panel.piece][first..].iter().step_by(wide).take(self.inner);
+                    let lines = pieces[panel.piece][first..]
+                        .iter()
+                        .step_by(wide)
+                        .take(self.inner);
                     out.extend(lines.map(|line| line.0[lane]));
                 }
                 Store::Bf16(pieces) => {

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::{
-    cpu::for_row_blocks,
+    cpu::filled_rows,
     op::{CpuOp, View, apply, on_cpu, tensor_of},
     simd::{dot, fma, multiversion},
 };
@@ -96,8 +96,7 @@ impl CpuOp<2> for RmsNorm {
     fn forward(&self, [x, weight]: [&View; 2]) -> (FlexTensor, ()) {
         let shape: [usize; 2] = x.dims();
         let (data, w) = (x.data(), weight.data());
-        let mut out = vec![0.0; data.len()];
-        for_row_blocks(&mut out, shape[1], |row, block| {
+        let out = filled_rows(data.len(), shape[1], |row, block| {
             let start = row * shape[1];
             forward(&data[start..start + block.len()], w, self.eps, block);
         });
@@ -115,8 +114,7 @@ impl CpuOp<2> for RmsNorm {
         let width = shape[1];
         let (data, w, d) = (x.data(), weight.data(), grad.data());
         let d_x = wanted[0].then(|| {
-            let mut out = vec![0.0; data.len()];
-            for_row_blocks(&mut out, width, |row, block| {
+            let out = filled_rows(data.len(), width, |row, block| {
                 let range = row * width..row * width + block.len();
                 backward_x(&data[range.clone()], w, &d[range], self.eps, block);
             });

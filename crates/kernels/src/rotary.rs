@@ -6,7 +6,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::{
-    cpu::for_row_blocks,
+    cpu::filled_rows,
     op::{CpuOp, View, apply, on_cpu, tensor_of},
 };
 
@@ -116,8 +116,7 @@ impl Rotary {
         let width = shape[1];
         let half = self.table.head_dim / 2;
         let data = x.data();
-        let mut out = vec![0.0; data.len()];
-        for_row_blocks(&mut out, width, |first, block| {
+        let out = filled_rows(data.len(), width, |first, block| {
             for (i, y) in block.chunks_exact_mut(width).enumerate() {
                 let row = first + i;
                 let angle = self.positions[row] as usize * half;
@@ -142,6 +141,10 @@ impl Rotary {
 
 impl CpuOp<1> for Rotary {
     type Saved = ();
+
+    fn keeps_inputs(&self) -> bool {
+        false
+    }
 
     fn forward(&self, [x]: [&View; 1]) -> (FlexTensor, ()) {
         (self.turn(x, 1.0), ())

@@ -4,7 +4,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, activation};
 
 use crate::{
-    cpu::for_row_blocks,
+    cpu::{filled_rows, filled_rows_of},
     op::{CpuOp, View, apply, on_cpu, tensor_of},
     simd::{fma, multiversion, sigmoid},
 };
@@ -60,8 +60,7 @@ impl CpuOp<2> for Swiglu {
     fn forward(&self, [gate, up]: [&View; 2]) -> (FlexTensor, ()) {
         let shape: [usize; 2] = gate.dims();
         let (g, u) = (gate.data(), up.data());
-        let mut out = vec![0.0; g.len()];
-        for_row_blocks(&mut out, shape[1], |row, block| {
+        let out = filled_rows(g.len(), shape[1], |row, block| {
             let range = row * shape[1]..row * shape[1] + block.len();
             forward(&g[range.clone()], &u[range], block);
         });
@@ -77,23 +76,29 @@ impl CpuOp<2> for Swiglu {
     ) -> [Option<FlexTensor>; 2] {
         let shape: [usize; 2] = gate.dims();
         let (g, u, d) = (gate.data(), up.data(), grad.data());
-        let d_gate = wanted[0].then(|| {
-            let mut out = vec![0.0; g.len()];
-            for_row_blocks(&mut out, shape[1], |row, block| {
-                let range = row * shape[1]..row * shape[1] + block.len();
-                backward_gate(&g[range.clone()], &u[range.clone()], &d[range], block);
-            });
-            tensor_of(out, shape)
-        });
+        let width = shape[1];
         // d up = d * silu(gate): the forward with `d` in the place of `up`.
-        let d_up = wanted[1].then(|| {
-            let mut out = vec![0.0; g.len()];
-            for_row_blocks(&mut out, shape[1], |row, block| {
-                let range = row * shape[1]..row * shape[1] + block.len();
-                forward(&g[range.clone()], &d[range], block);
-            });
-            tensor_of(out, shape)
-        });
+        let lens = wanted.map(|wanted| if wanted { g.len() } else { 0 });
+        let [d_gate, d_up] = match wanted {
+            [true, true] => filled_rows_of(lens, width, |row, [d_gate, d_up]| {
+                let range = row * width..row * width + d_gate.len();
+                let (g, u, d) = (&g[range.clone()], &u[range.clone()], &d[range]);
+                backward_gate(g, u, d, d_gate);
+                forward(g, d, d_up);
+            }),
+            _ => [
+                filled_rows(lens[0], width, |row, block| {
+                    let range = row * width..row * width + block.len();
+                    backward_gate(&g[range.clone()], &u[range.clone()], &d[range], block);
+                }),
+                filled_rows(lens[1], width, |row, block| {
+                    let range = row * width..row * width + block.len();
+                    forward(&g[range.clone()], &d[range], block);
+                }),
+            ],
+        };
+        let d_gate = wanted[0].then(|| tensor_of(d_gate, shape));
+        let d_up = wanted[1].then(|| tensor_of(d_up, shape));
         [d_gate, d_up]
     }
 }

@@ -77,9 +77,8 @@ pub(crate) fn with_sums<const N: usize, T>(
     nodes: [Option<NodeId>; N],
     add: impl FnOnce([Option<&mut [f32]>; N]) -> T,
 ) -> T {
-    let mut taken = nodes.map(|node| {
-        node.and_then(|node| SUMS.with_borrow_mut(|sums| sums.remove(&node)))
-    });
+    let mut taken =
+        nodes.map(|node| node.and_then(|node| SUMS.with_borrow_mut(|sums| sums.remove(&node))));
     let result = add(taken.each_mut().map(|sum| sum.as_mut().map(numbers)));
     SUMS.with_borrow_mut(|sums| {
         for (node, sum) in nodes.into_iter().zip(taken) {

@@ -6,6 +6,7 @@
 //! counts, since none is there with another. Everything is float32.
 
 use togi_data::batch::Order;
+use togi_kernels::KEPT_LOGITS;
 use togi_policy::{LoraConfig, ModelConfig, Precision};
 
 mod available;
@@ -164,21 +165,15 @@ impl Demand {
         estimate.lasts("frozen models", self.frozen + copies * self.parameters);
 
         let (tokens, scored, longest) = self.largest();
-        let summed = match self.micro < self.batch {
-            true => trainable + value,
-            false => 0,
-        };
-        let step = summed + self.backward(tokens, scored, longest, trainable);
+        let step = self.backward(tokens, scored, longest, trainable);
         estimate.passes("a training step", step);
         if self.value {
-            // The policy's gradients of the same samples are there already.
             let scalar = Self {
                 lora: None,
                 logits: false,
                 ..self.clone()
             };
-            let there = summed.max(trainable);
-            let step = there + scalar.backward(tokens, 0, longest, value);
+            let step = scalar.backward(tokens, 0, longest, value);
             estimate.passes("a step of the value model", step);
         }
         match &self.work {
@@ -309,9 +304,9 @@ impl Demand {
     fn layer(&self, longest: usize) -> usize {
         let (d, f, q, kv) = self.widths();
         let heads = self.config.num_attention_heads;
-        // Residuals and norms, queries, keys and values before and after rotary, attention's result and
-        // log-sums, gate, up and their product.
-        let mut kept = 4 * d + 3 * q + 3 * kv + heads + 3 * f;
+        // Residuals and norms, queries, keys, values, attention's result and log-sums, gate, up and their
+        // product.
+        let mut kept = 4 * d + 2 * q + 2 * kv + heads + 3 * f;
         if self.config.qk_norm {
             kept += q + kv;
         }
@@ -324,31 +319,46 @@ impl Demand {
             kept += lora.target_modules.iter().map(branch).sum::<usize>();
         }
         if self.form == Form::Composed {
-            // Scaled norms; keys and values for each query head; scores, their maxima's differences and
+            // Scaled norms; queries and keys before rotary; keys and values for each query head; scores, their maxima's differences and
             // softmax; sigmoid and silu.
-            kept += 2 * d + 2 * q + 3 * heads * longest + 2 * f;
+            kept += 2 * d + 3 * q + kv + 3 * heads * longest + 2 * f;
         }
         kept
     }
 
-    /// The highest point of forward and backward pass, accumulated gradients aside. While the backward
-    /// pass frees what the forward pass kept, it makes gradients: the highest point is at its beginning
-    /// or at its end.
+    /// The highest point of forward and backward pass. While the backward pass frees what the forward pass
+    /// kept, it makes gradients: the highest point is at its beginning or at its end.
     fn backward(&self, tokens: usize, scored: usize, longest: usize, trainable: usize) -> usize {
         let (d, f, ..) = self.widths();
         let (layers, vocabulary) = (self.config.num_hidden_layers, self.config.vocab_size);
         let layer = tokens * self.layer(longest);
-        let logits = self.made_logits(scored);
-        let kept_logits = match self.form {
-            Form::Composed if self.logits => 4 * scored * vocabulary,
-            _ => 0,
+        let numbers = scored * vocabulary;
+        let (logits, kept_logits) = match self.form {
+            _ if !self.logits => (0, 0),
+            Form::Composed => (self.made_logits(scored), 4 * numbers),
+            // Blocks beyond those that are kept are made again.
+            Form::Fused => (
+                (2 * LOGITS).min(numbers.saturating_sub(KEPT_LOGITS)),
+                KEPT_LOGITS.min(numbers),
+            ),
         };
         let full = self.lora.is_none();
         let matrix = vocabulary * d;
-        let head = if full && self.logits { matrix } else { 0 };
-        // Embedding and tied head have a gradient each before they are added up.
-        let tied = full && self.logits && self.config.tie_word_embeddings;
-        let gradients = trainable + if tied { matrix } else { 0 };
+        let mut head = if full && self.logits { matrix } else { 0 };
+        let mut gradients = trainable;
+        // Gradients of the micro-batches before.
+        let sums = match self.micro < self.batch {
+            true => trainable,
+            false => 0,
+        };
+        match self.form {
+            // Operations add to them.
+            Form::Fused if sums > 0 => (head, gradients) = (0, 0),
+            Form::Fused => {}
+            // Embedding and tied head have a gradient each before they are added up.
+            Form::Composed if self.logits && self.config.tie_word_embeddings => gradients += head,
+            Form::Composed => {}
+        }
         let ends = tokens * 3 * d + 2 * scored * d;
         // Gradients of what is wide in a layer.
         let moving = tokens * 2 * f;
@@ -357,11 +367,11 @@ impl Demand {
             let at_head = inputs + ends + kept_logits + logits + head;
             let at_last_layer = inputs + layer + moving + head;
             let at_first_layer = layer + moving + gradients;
-            at_head.max(at_last_layer).max(at_first_layer)
+            sums + at_head.max(at_last_layer).max(at_first_layer)
         } else {
             let kept = layers * layer + ends + kept_logits;
             let at_head = kept + logits + head;
-            at_head
+            sums + at_head
                 .max(kept + moving + head)
                 .max(gradients + layer + moving)
         }

@@ -150,6 +150,9 @@ impl Demand {
         prompts: &Sizes,
     ) -> Self {
         let drawn = config.prompts_per_step * config.completions_per_prompt;
+        // Those of the policy alone are drawn first, then those of the mixture.
+        let own = config.own_completions();
+        let once = config.prompts_per_step * own.max(config.completions_per_prompt - own);
         // A minibatch is picked from all completions, unless it is all of them or keeps groups.
         let together = config.algorithm.keeps_groups() || config.minibatch_size >= drawn;
         let group = match together {
@@ -159,7 +162,7 @@ impl Demand {
         let work = Work::Drawn {
             prompt: longest(prompts),
             new: config.sampling.max_new_tokens,
-            at_once: config.sampling.batch_size.min(drawn),
+            at_once: config.sampling.batch_size.min(once),
             group,
             voices: 1 + usize::from(config.algorithm.opponent().is_some()),
             sampler: config.sampler.precision(Precision::of_program()),
