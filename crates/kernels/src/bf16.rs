@@ -2,8 +2,12 @@
 //!
 //! Numbers are rounded and laid out first: rows of the left factor one after the other, columns of the
 //! right one in panels of up to 48 side by side, both with two neighbours of the inner dimension in one
-//! word, which is what the processor's dot product takes. Each result is a sum in a fixed order,
+//! word, which is what the processor's instructions take. Each result is a sum in a fixed order,
 //! whatever else is computed beside it.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod layout;
 
 use rayon::prelude::*;
 
@@ -12,19 +16,10 @@ use crate::{
     simd::{fma, multiversion},
 };
 
-/// Two neighbours of the inner dimension: the first in the low half.
-pub(crate) type Pair = u32;
+pub(crate) use layout::{LINE, Pair, PairLine, WIDE, lay_panel, pair_rows, pairs, unpair};
 
-/// Sixteen pairs on a cache line of their own.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(crate) struct PairLine(pub(crate) [Pair; LINE]);
-
-pub(crate) const LINE: usize = 16;
-/// Lines of columns side by side.
-pub(crate) const WIDE: usize = 3;
-/// Rows that are met at a time.
-pub(crate) const TALL: usize = 8;
+/// Rows that are met at a time, where there are no tiles.
+const TALL: usize = 8;
 /// Pairs of the inner dimension that are met at a time: their rows fit the first cache, their panel
 /// the second.
 const DEEP: usize = 512;
@@ -33,62 +28,33 @@ const ROWS: usize = 256;
 /// Below this many multiply-adds a product runs on the calling thread.
 const PARALLEL: usize = 1 << 19;
 
-/// The nearest bfloat16, ties to even, as the upper half of the bits of a float32.
-#[inline(always)]
-pub(crate) fn rounded(x: f32) -> u32 {
-    let bits = x.to_bits();
-    let up = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-    // Rounding up could make infinity of a NaN: keep it one.
-    if x.is_nan() { (bits >> 16) | 0x40 } else { up }
+/// What a product is computed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    /// Tiles: AMX.
+    Tiles,
+    /// Dot products of pairs: AVX-512 BF16.
+    Dot,
+    /// Neither.
+    Plain,
 }
 
-#[inline(always)]
-pub(crate) fn pair(first: f32, second: f32) -> Pair {
-    rounded(first) | rounded(second) << 16
-}
-
-/// The two numbers of a pair.
-#[inline(always)]
-pub(crate) fn unpair(pair: Pair) -> [f32; 2] {
-    [
-        f32::from_bits(pair << 16),
-        f32::from_bits(pair & 0xffff_0000),
-    ]
-}
-
-/// Words that a row of `inner` numbers takes.
-pub(crate) fn pairs(inner: usize) -> usize {
-    inner.div_ceil(2)
-}
-
-multiversion! {
-    // One row that lies in one piece.
-    fn pair_row<F>(row: &[f32], out: &mut [Pair]) {
-        let (twos, last) = row.as_chunks::<2>();
-        for (two, out) in twos.iter().zip(&mut *out) {
-            *out = pair(two[0], two[1]);
+impl Unit {
+    /// The best that is here.
+    fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if amx::is_there() {
+                return Self::Tiles;
+            }
+            if is_x86_feature_detected!("avx512bf16")
+                && crate::simd::level() == crate::simd::Level::V4
+            {
+                return Self::Dot;
+            }
         }
-        if let (Some(x), Some(out)) = (last.first(), out.last_mut()) {
-            *out = pair(*x, 0.0);
-        }
+        Self::Plain
     }
-}
-
-/// Rows `[rows, inner]` that lie one after the other.
-pub(crate) fn pair_rows(x: &[f32], inner: usize) -> Vec<Pair> {
-    let width = pairs(inner);
-    let mut out = vec![0; x.len() / inner * width];
-    let task = |(row, out): (&[f32], &mut [Pair])| pair_row(row, out);
-    if x.len() < 1 << 15 {
-        x.chunks_exact(inner)
-            .zip(out.chunks_exact_mut(width))
-            .for_each(task);
-    } else {
-        x.par_chunks_exact(inner)
-            .zip(out.par_chunks_exact_mut(width))
-            .for_each(task);
-    }
-    out
 }
 
 /// `lhs[m, k] · rhs[k, n]`, both rounded, into `out` with the given row stride.
@@ -107,7 +73,6 @@ pub(crate) unsafe fn product(
         return;
     }
     let width = pairs(k);
-    let mut rows: Vec<Pair> = vec![0; m * width];
     let mut panels = vec![PairLine([0; LINE]); n.div_ceil(LINE) * width];
     let parallel = m * n * k >= PARALLEL;
     // Columns of the right factor, a panel at a time.
@@ -116,32 +81,33 @@ pub(crate) unsafe fn product(
         // SAFETY: the caller's promise for `rhs`; the panel has these columns.
         unsafe { lay_panel(rhs.skip_columns(i * WIDE * LINE), k, columns, panel) };
     };
-    let round = |(i, rows): (usize, &mut [Pair])| {
-        // SAFETY: the caller's promise for `lhs`.
-        unsafe { round_rows(lhs.skip_rows(i * TALL), k, rows) };
-    };
     let panel_len = WIDE * width;
-    if parallel {
-        rayon::join(
-            || panels.par_chunks_mut(panel_len).enumerate().for_each(lay),
-            || {
-                rows.par_chunks_mut(TALL * width)
-                    .enumerate()
-                    .for_each(round)
-            },
-        );
+    let rows = if parallel {
+        let lay_all = || panels.par_chunks_mut(panel_len).enumerate().for_each(lay);
+        rayon::join(lay_all, || layout::rows_of(lhs, m, k)).1
     } else {
         panels.chunks_mut(panel_len).enumerate().for_each(lay);
-        rows.chunks_mut(TALL * width).enumerate().for_each(round);
-    }
+        layout::rows_of(lhs, m, k)
+    };
     let out = SharedMut(out);
     let task = |(i, panel): (usize, &[PairLine]), first_row: usize| {
         let column = i * WIDE * LINE;
         let columns = (WIDE * LINE).min(n - column);
-        let rows = &rows[first_row * width..(first_row + ROWS).min(m) * width];
+        let count = ROWS.min(m - first_row);
+        let rows = &rows[first_row * width..(first_row + count.next_multiple_of(LINE)) * width];
         let out = out.at(first_row * out_row + column);
         // SAFETY: this task alone writes these rows and columns, by the caller's promise.
-        unsafe { meet(rows, width, panel, out, out_row, columns, accumulate) };
+        unsafe {
+            meet(
+                (rows, count),
+                width,
+                panel,
+                out,
+                out_row,
+                columns,
+                accumulate,
+            );
+        }
     };
     if parallel {
         let firsts: Vec<usize> = (0..m).step_by(ROWS).collect();
@@ -157,91 +123,13 @@ pub(crate) unsafe fn product(
     }
 }
 
-/// # Safety
-/// `rhs` has `k` rows of `columns` columns in live memory.
-pub(crate) unsafe fn lay_panel(rhs: Mat, k: usize, columns: usize, panel: &mut [PairLine]) {
-    let wide = columns.div_ceil(LINE);
-    if rhs.col == 1 {
-        for (p, lines) in panel.chunks_mut(wide).enumerate() {
-            // SAFETY: rows `2 p` and, if there is one, `2 p + 1` have `columns` numbers in one piece.
-            let row = |k: usize| unsafe { std::slice::from_raw_parts(rhs.at(k, 0), columns) };
-            let first = row(2 * p);
-            let second = if 2 * p + 1 < k { row(2 * p + 1) } else { &[] };
-            lay_lines(first, second, lines);
-        }
-        return;
-    }
-    for column in 0..columns {
-        let (line, lane) = (column / LINE, column % LINE);
-        for p in 0..pairs(k) {
-            // SAFETY: element `(2 p + i, column)` is in the matrix.
-            let first = unsafe { *rhs.at(2 * p, column) };
-            let second = if 2 * p + 1 < k {
-                // SAFETY: as above.
-                unsafe { *rhs.at(2 * p + 1, column) }
-            } else {
-                0.0
-            };
-            panel[p * wide + line].0[lane] = pair(first, second);
-        }
-    }
-}
-
-multiversion! {
-    // One row of pairs, of two rows of numbers; the second may be missing.
-    fn lay_lines<F>(first: &[f32], second: &[f32], lines: &mut [PairLine]) {
-        for (i, line) in lines.iter_mut().enumerate() {
-            let at = i * LINE;
-            let (a, b) = (&first[at..], second.get(at..).unwrap_or(&[]));
-            match (a.first_chunk::<LINE>(), b.first_chunk::<LINE>()) {
-                (Some(a), Some(b)) => {
-                    for l in 0..LINE {
-                        line.0[l] = pair(a[l], b[l]);
-                    }
-                }
-                _ => {
-                    for (l, x) in a.iter().take(LINE).enumerate() {
-                        line.0[l] = pair(*x, b.get(l).copied().unwrap_or(0.0));
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// # Safety
-/// `lhs` has as many rows of `k` numbers as `rows` has of pairs, in live memory.
-unsafe fn round_rows(lhs: Mat, k: usize, rows: &mut [Pair]) {
-    let width = pairs(k);
-    if lhs.col == 1 {
-        for (i, out) in rows.chunks_exact_mut(width).enumerate() {
-            // SAFETY: the row lies in one piece.
-            pair_row(unsafe { std::slice::from_raw_parts(lhs.at(i, 0), k) }, out);
-        }
-        return;
-    }
-    let count = rows.len() / width;
-    for p in 0..width {
-        for i in 0..count {
-            // SAFETY: elements `(i, 2 p)` and, if there is one, `(i, 2 p + 1)` are in the matrix.
-            let first = unsafe { *lhs.at(i, 2 * p) };
-            let second = if 2 * p + 1 < k {
-                // SAFETY: as above.
-                unsafe { *lhs.at(i, 2 * p + 1) }
-            } else {
-                0.0
-            };
-            rows[i * width + p] = pair(first, second);
-        }
-    }
-}
-
-/// Rows of `width` words with one panel of `columns` columns.
+/// Rows of `width` words, `count` of them and what fills up the last line of rows, with one panel of `columns`
+/// columns.
 ///
 /// # Safety
 /// `out` is valid for reads and writes at `r * out_row + c` for each row `r` and `c < columns`.
 pub(crate) unsafe fn meet(
-    rows: &[Pair],
+    rows: (&[Pair], usize),
     width: usize,
     panel: &[PairLine],
     out: *mut f32,
@@ -249,7 +137,45 @@ pub(crate) unsafe fn meet(
     columns: usize,
     accumulate: bool,
 ) {
-    let (count, wide) = (rows.len() / width, columns.div_ceil(LINE));
+    // SAFETY: the caller's promise.
+    unsafe {
+        meet_by(
+            Unit::best(),
+            rows,
+            width,
+            panel,
+            out,
+            out_row,
+            columns,
+            accumulate,
+        );
+    }
+}
+
+/// # Safety
+/// As for [`meet`]; the unit is there.
+#[allow(clippy::too_many_arguments)]
+unsafe fn meet_by(
+    unit: Unit,
+    (rows, count): (&[Pair], usize),
+    width: usize,
+    panel: &[PairLine],
+    out: *mut f32,
+    out_row: usize,
+    columns: usize,
+    accumulate: bool,
+) {
+    let wide = columns.div_ceil(LINE);
+    assert!(rows.len() >= count.next_multiple_of(LINE) * width && panel.len() >= wide * width);
+    #[cfg(target_arch = "x86_64")]
+    if unit == Unit::Tiles {
+        // SAFETY: the caller's promise; the lengths were checked above.
+        unsafe {
+            let out = (out, out_row, columns);
+            meet_tiles((rows, count), width, panel, out, accumulate);
+        }
+        return;
+    }
     for from in (0..width).step_by(DEEP) {
         let deep = DEEP.min(width - from);
         let lines = &panel[from * wide..(from + deep) * wide];
@@ -259,11 +185,57 @@ pub(crate) unsafe fn meet(
             let adds = accumulate || from > 0;
             // SAFETY: the caller's promise, with the numbers of rows and lines in the type.
             unsafe {
-                let out = out.add(row * out_row);
+                let out = (out.add(row * out_row), out_row, columns);
                 match wide {
-                    1 => high::<1>(x, width, tall, lines, out, out_row, columns, adds),
-                    2 => high::<2>(x, width, tall, lines, out, out_row, columns, adds),
-                    _ => high::<WIDE>(x, width, tall, lines, out, out_row, columns, adds),
+                    1 => high::<1>(unit, x, width, tall, lines, out, adds),
+                    2 => high::<2>(unit, x, width, tall, lines, out, adds),
+                    _ => high::<WIDE>(unit, x, width, tall, lines, out, adds),
+                }
+            }
+        }
+    }
+}
+
+/// Where results go: the first, the distance of rows, and the number of columns.
+type Out = (*mut f32, usize, usize);
+
+/// # Safety
+/// As for [`meet_by`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn meet_tiles(
+    (rows, count): (&[Pair], usize),
+    width: usize,
+    panel: &[PairLine],
+    (out, out_row, columns): Out,
+    accumulate: bool,
+) {
+    let wide = columns.div_ceil(LINE);
+    let mut sums = amx::Sums([[[0.0; LINE]; LINE]; 2 * WIDE]);
+    // SAFETY: the unit is there.
+    let _tiles = unsafe { amx::Tiles::new() };
+    for from in (0..width).step_by(DEEP) {
+        let deep = DEEP.min(width - from);
+        let lines = &panel[from * wide..(from + deep) * wide];
+        let adds = accumulate || from > 0;
+        for row in (0..count).step_by(amx::TALL) {
+            let tall = amx::TALL.min(count - row);
+            let first = rows[row * width + from..].as_ptr();
+            // The second sixteen rows, or the first again.
+            let second = match tall > LINE {
+                true => rows[(row + LINE) * width + from..].as_ptr(),
+                false => first,
+            };
+            // SAFETY: whole lines of rows are there, of `deep` pairs, which are whole lines too; the
+            // caller's promise for `out`.
+            unsafe {
+                let both = [first, second];
+                amx::sums(both, width, lines.as_ptr(), wide, deep / LINE, &mut sums);
+                for r in 0..tall {
+                    let of_row = &sums.0[r / LINE * WIDE..][..wide];
+                    let of_row: [[f32; LINE]; WIDE] =
+                        std::array::from_fn(|j| of_row.get(j).map_or([0.0; LINE], |t| t[r % LINE]));
+                    let to = out.add((row + r) * out_row);
+                    put(&of_row[..wide], to, columns, adds);
                 }
             }
         }
@@ -273,52 +245,45 @@ pub(crate) unsafe fn meet(
 /// `tall` rows, `x_row` words apart, with some pairs of a panel.
 ///
 /// # Safety
-/// As for [`meet`].
-#[allow(clippy::too_many_arguments)]
+/// As for [`meet_by`].
 unsafe fn high<const N: usize>(
+    unit: Unit,
     x: &[Pair],
     x_row: usize,
     tall: usize,
     lines: &[PairLine],
-    out: *mut f32,
-    out_row: usize,
-    columns: usize,
+    out: Out,
     adds: bool,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         match tall {
-            1 => tile::<1, N>(x, x_row, lines, out, out_row, columns, adds),
-            2 => tile::<2, N>(x, x_row, lines, out, out_row, columns, adds),
-            3 => tile::<3, N>(x, x_row, lines, out, out_row, columns, adds),
-            4 => tile::<4, N>(x, x_row, lines, out, out_row, columns, adds),
-            5 => tile::<5, N>(x, x_row, lines, out, out_row, columns, adds),
-            6 => tile::<6, N>(x, x_row, lines, out, out_row, columns, adds),
-            7 => tile::<7, N>(x, x_row, lines, out, out_row, columns, adds),
-            _ => tile::<TALL, N>(x, x_row, lines, out, out_row, columns, adds),
+            1 => tile::<1, N>(unit, x, x_row, lines, out, adds),
+            2 => tile::<2, N>(unit, x, x_row, lines, out, adds),
+            3 => tile::<3, N>(unit, x, x_row, lines, out, adds),
+            4 => tile::<4, N>(unit, x, x_row, lines, out, adds),
+            5 => tile::<5, N>(unit, x, x_row, lines, out, adds),
+            6 => tile::<6, N>(unit, x, x_row, lines, out, adds),
+            7 => tile::<7, N>(unit, x, x_row, lines, out, adds),
+            _ => tile::<TALL, N>(unit, x, x_row, lines, out, adds),
         }
     }
 }
 
 /// # Safety
-/// As for [`meet`], with `M` rows.
+/// As for [`meet_by`], with `M` rows.
 unsafe fn tile<const M: usize, const N: usize>(
+    unit: Unit,
     x: &[Pair],
     x_row: usize,
     lines: &[PairLine],
-    out: *mut f32,
-    out_row: usize,
-    columns: usize,
+    (out, out_row, columns): Out,
     adds: bool,
 ) {
     let deep = lines.len() / N;
     assert!(x.len() >= (M - 1) * x_row + deep);
     let mut sums = [[[0.0; LINE]; N]; M];
-    #[cfg(target_arch = "x86_64")]
-    let fast = has_dot_product();
-    #[cfg(not(target_arch = "x86_64"))]
-    let fast = false;
-    if fast {
+    if unit == Unit::Dot {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the instruction set was detected; the lengths were checked above.
         unsafe {
@@ -330,21 +295,26 @@ unsafe fn tile<const M: usize, const N: usize>(
         }
     }
     for (m, sums) in sums.iter().enumerate() {
-        let mut left = columns;
-        for (j, line) in sums.iter().enumerate() {
-            let count = left.min(LINE);
-            // SAFETY: the caller's promise for `out`.
-            unsafe {
-                let to = out.add(m * out_row + j * LINE);
-                if adds {
-                    for (l, sum) in line.iter().take(count).enumerate() {
-                        *to.add(l) += sum;
-                    }
-                } else {
-                    std::ptr::copy_nonoverlapping(line.as_ptr(), to, count);
-                }
+        // SAFETY: the caller's promise for `out`.
+        unsafe { put(sums, out.add(m * out_row), columns, adds) };
+    }
+}
+
+/// Writes the sums of a row, or adds them to what is there.
+///
+/// # Safety
+/// `out` is valid for reads and writes of `columns` numbers; `sums` has as many.
+#[inline(always)]
+unsafe fn put(sums: &[[f32; LINE]], out: *mut f32, columns: usize, adds: bool) {
+    let sums = &sums.as_flattened()[..columns];
+    // SAFETY: the caller's promise; every number was written before where it is read.
+    unsafe {
+        if adds {
+            for (i, sum) in sums.iter().enumerate() {
+                *out.add(i) += sum;
             }
-            left -= count;
+        } else {
+            std::ptr::copy_nonoverlapping(sums.as_ptr(), out, columns);
         }
     }
 }
@@ -363,11 +333,6 @@ multiversion! {
             }
         }
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_dot_product() -> bool {
-    is_x86_feature_detected!("avx512bf16") && crate::simd::level() == crate::simd::Level::V4
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -426,27 +391,10 @@ mod avx512 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{layout::rounded, *};
 
     fn exact(x: f32) -> f32 {
         f32::from_bits(rounded(x) << 16)
-    }
-
-    #[test]
-    fn rounding_is_to_the_nearest_and_ties_go_to_even() {
-        for (x, y) in [
-            (1.0, 1.0),
-            (1.0 + 1.0 / 256.0, 1.0),
-            (1.0 + 3.0 / 256.0, 1.0 + 4.0 / 256.0),
-            (1.0 + 1.001 / 256.0, 1.0 + 2.0 / 256.0),
-            (-3.0, -3.0),
-            (f32::INFINITY, f32::INFINITY),
-            (f32::MAX, f32::INFINITY),
-        ] {
-            assert_eq!(exact(x), y, "{x}");
-        }
-        assert!(exact(f32::NAN).is_nan());
-        assert!(exact(f32::from_bits(0x7f80_0001)).is_nan());
     }
 
     /// All layouts of both factors, ragged sizes, several blocks of the inner dimension.
@@ -491,6 +439,51 @@ mod tests {
                             assert!(off < 1e-5 * (k as f64), "{m} {n} {k}: {x} {y}");
                         }
                     }
+                }
+            }
+        }
+    }
+
+    /// Every unit that is here, beside sums in float64.
+    #[test]
+    fn every_unit_gives_the_same_products() {
+        let mut units = vec![Unit::Plain];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512bf16") {
+                units.push(Unit::Dot);
+            }
+            if amx::is_there() {
+                units.push(Unit::Tiles);
+            }
+        }
+        let value = |i: usize| ((i * 7919 % 1013) as f32 / 1013.0 - 0.5) * 2.0;
+        for [m, n, k] in [[1, 1, 1], [5, 17, 40], [16, 48, 33], [33, 40, 1100]] {
+            let a: Vec<f32> = (0..m * k).map(value).collect();
+            let b: Vec<f32> = (0..k * n).map(|i| value(i + 17)).collect();
+            let width = pairs(k);
+            let rows = pair_rows(&a, k);
+            let mut panel = vec![PairLine([0; LINE]); n.div_ceil(LINE) * width];
+            // SAFETY: `b` is `[k, n]`, `out` below `[m, n]`; units were detected.
+            unsafe { lay_panel(Mat::rows(&b, n), k, n, &mut panel) };
+            for unit in &units {
+                let mut out = vec![1.0; m * n];
+                for adds in [false, true] {
+                    // SAFETY: as above.
+                    unsafe {
+                        let to = out.as_mut_ptr();
+                        meet_by(*unit, (&rows, m), width, &panel, to, n, n, adds);
+                    }
+                }
+                for (i, x) in out.iter().enumerate() {
+                    let term = |p: usize| {
+                        f64::from(exact(a[i / n * k + p])) * f64::from(exact(b[p * n + i % n]))
+                    };
+                    let y = 2.0 * (0..k).map(term).sum::<f64>();
+                    assert!(
+                        (f64::from(*x) - y).abs() < 1e-5 * k as f64,
+                        "{unit:?} {m} {n} {k}"
+                    );
                 }
             }
         }

@@ -139,10 +139,18 @@ fn product_in(precision: Precision, shape: [usize; 3], lhs: Mat, rhs: Mat) -> Ve
     if precision == Precision::F32 {
         return product_of(shape, lhs, rhs);
     }
-    let [m, n, _] = shape;
-    let mut out = vec![0.0; m * n];
-    // SAFETY: `out` is `[m, n]`; callers pass matrices over slices they hold.
-    unsafe { add_product_in(precision, shape, lhs, rhs, out.as_mut_ptr(), n, false) };
+    let [m, n, k] = shape;
+    if k == 0 {
+        return vec![0.0; m * n];
+    }
+    // Not zeroed first: the product writes every element.
+    let mut out = Vec::with_capacity(m * n);
+    // SAFETY: `out` has room for `[m, n]`, all of which the product writes, since it does not accumulate and
+    // k > 0; callers pass matrices over slices they hold.
+    unsafe {
+        add_product_in(precision, shape, lhs, rhs, out.as_mut_ptr(), n, false);
+        out.set_len(m * n);
+    }
     out
 }
 

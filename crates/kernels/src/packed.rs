@@ -199,7 +199,8 @@ impl PackedLinear {
                     Store::Bf16(pieces) => {
                         let width = bf16::pairs(inner);
                         let lines = &pieces[panel.piece][panel.first..][..panel.wide() * width];
-                        bf16::meet(&pairs, width, lines, out, out_row, columns, false);
+                        let pairs = (&pairs[..], rows);
+                        bf16::meet(pairs, width, lines, out, out_row, columns, false);
                     }
                 }
             }
