@@ -230,13 +230,7 @@ unsafe fn meet_tiles(
             unsafe {
                 let both = [first, second];
                 amx::sums(both, width, lines.as_ptr(), wide, deep / LINE, &mut sums);
-                for r in 0..tall {
-                    let of_row = &sums.0[r / LINE * WIDE..][..wide];
-                    let of_row: [[f32; LINE]; WIDE] =
-                        std::array::from_fn(|j| of_row.get(j).map_or([0.0; LINE], |t| t[r % LINE]));
-                    let to = out.add((row + r) * out_row);
-                    put(&of_row[..wide], to, columns, adds);
-                }
+                put_tiles(&sums, tall, out.add(row * out_row), out_row, columns, adds);
             }
         }
     }
@@ -315,6 +309,38 @@ unsafe fn put(sums: &[[f32; LINE]], out: *mut f32, columns: usize, adds: bool) {
             }
         } else {
             std::ptr::copy_nonoverlapping(sums.as_ptr(), out, columns);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+multiversion! {
+    // Writes the sums of `tall` rows, or adds them to what is there; `out` as in `meet`.
+    fn put_tiles<F>(
+        sums: &amx::Sums, tall: usize, out: *mut f32, out_row: usize, columns: usize, adds: bool,
+    ) {
+        for j in 0..columns.div_ceil(LINE) {
+            let count = LINE.min(columns - j * LINE);
+            for r in 0..tall {
+                let sums = &sums.0[r / LINE * WIDE + j][r % LINE];
+                let to = out.wrapping_add(r * out_row + j * LINE);
+                // SAFETY: the caller of `meet` promised these numbers of `out`.
+                unsafe {
+                    if count < LINE {
+                        put(std::slice::from_ref(sums), to, count, adds);
+                        continue;
+                    }
+                    let to = to.cast::<[f32; LINE]>();
+                    let mut line = *sums;
+                    if adds {
+                        let there = to.read_unaligned();
+                        for (x, y) in line.iter_mut().zip(&there) {
+                            *x += y;
+                        }
+                    }
+                    to.write_unaligned(line);
+                }
+            }
         }
     }
 }
