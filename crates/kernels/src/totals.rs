@@ -8,7 +8,7 @@ use std::{cell::RefCell, collections::HashMap};
 use burn::backend::{autodiff::NodeId, flex::FlexTensor};
 use burn::tensor::{Gradients, Tensor};
 
-use crate::op::{from_flex, into_flex, node_of, on_cpu};
+use crate::op::{from_flex, into_flex, node_of, on_cpu, tensor_of};
 
 thread_local! {
     /// Sums of the leaves of the backward pass that this thread is in.
@@ -26,8 +26,13 @@ impl GradientTotal {
     /// Zeros where products can add to a sum; `None` on other backends, whose passes make gradients of
     /// their own.
     pub fn zeros(leaf: &Tensor<2>) -> Option<Self> {
-        let sum = leaf.clone().inner().zeros_like();
-        Self::new(leaf, sum).ok()
+        if !on_cpu(leaf) {
+            return None;
+        }
+        let shape = leaf.dims();
+        // Burn's zeros are written, then copied to another place.
+        let zeros = from_flex(tensor_of(vec![0.0; shape[0] * shape[1]], shape));
+        Self::new(leaf, zeros).ok()
     }
 
     /// A sum so far.

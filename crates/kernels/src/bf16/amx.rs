@@ -2,7 +2,6 @@
 
 use std::{
     arch::{asm, x86_64::__cpuid_count},
-    ffi::c_long,
     sync::OnceLock,
 };
 
@@ -36,6 +35,7 @@ fn has_instructions() -> bool {
 fn is_permitted() -> bool {
     #[cfg(target_os = "linux")]
     {
+        use std::ffi::c_long;
         unsafe extern "C" {
             fn syscall(number: c_long, ...) -> c_long;
         }
