@@ -7,8 +7,8 @@ use burn::tensor::{Device, Tensor};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use togi_benches::{leaf, tensor};
 use togi_kernels::{
-    AdamWStep, AttentionShape, KvCache, PackedLinear, Precision, RotaryTable, Run, adamw_step,
-    attention, embedding, linear_in, rms_norm, rotary, selected_log_probs, swiglu,
+    AdamWStep, AttentionShape, KvCache, PackedLinear, Precision, RotaryTable, Run, WeightFormat,
+    adamw_step, attention, embedding, linear_in, rms_norm, rotary, selected_log_probs, swiglu,
 };
 
 const TOKENS: usize = 512;
@@ -57,14 +57,18 @@ fn products(criterion: &mut Criterion) {
         tensor(2, [FEED_FORWARD, WIDTH]),
     ];
     let mut group = criterion.benchmark_group("packed linear");
-    for precision in [Precision::F32, Precision::Bf16] {
-        let packed = PackedLinear::new(&matrices, precision).expect("the CPU has the form");
+    for (name, format) in [
+        ("f32", WeightFormat::F32),
+        ("bf16", WeightFormat::Bf16),
+        ("int8", WeightFormat::Int8),
+    ] {
+        let packed = PackedLinear::new(&matrices, format).expect("the CPU has the form");
         for rows in [1, 16] {
             let x: Tensor<2> = tensor(0, [rows, WIDTH]);
             group.throughput(Throughput::Elements(
                 (2 * rows * WIDTH * FEED_FORWARD) as u64,
             ));
-            group.bench_function(format!("{precision}, {rows} rows"), |b| {
+            group.bench_function(format!("{name}, {rows} rows"), |b| {
                 b.iter(|| black_box(packed.apply(x.clone())));
             });
         }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use burn::tensor::Device;
-use togi_policy::Precision;
+use togi_policy::{Policy, Precision, WeightFormat};
 use togi_train::memory::human;
 
 use crate::InputError;
@@ -47,6 +47,16 @@ pub(crate) fn parse(spec: &str) -> Result<Device> {
         return Err(InputError(text).into());
     }
     Ok(device.clone())
+}
+
+/// Has sampling hold a model's weights in eight bits.
+pub(crate) fn hold_in_int8(policy: &mut Policy) -> Result<()> {
+    if *policy.decoder.device() != Device::flex() {
+        let text = "--int8: weights in eight bits are for the CPU";
+        return Err(InputError(text.to_owned()).into());
+    }
+    policy.decoder.sampled_as = Some(WeightFormat::Int8);
+    Ok(())
 }
 
 /// Prints what this build and this machine offer.

@@ -102,7 +102,7 @@ fn a_sampler_in_bfloat16_is_weighted_and_a_sampler_as_the_policy_is_not() {
         ("gspo", true),
         ("raft", false),
     ] {
-        for dtype in ["same", "bf16"] {
+        for dtype in ["same", "bf16", "int8"] {
             let out = folder.path().join(format!("{recipe}-{dtype}"));
             let path = out.display().to_string();
             let sampler = format!("--set=sampler.dtype=\"{dtype}\"");
@@ -168,8 +168,8 @@ fn precisions_that_are_not_there_are_refused() {
             &["sampler.importance_cap"],
         ),
         (
-            &["train", "grpo", "--set", "sampler.dtype=\"int8\""],
-            &["sampler.dtype", "bf16"],
+            &["train", "grpo", "--set", "sampler.dtype=\"int4\""],
+            &["sampler.dtype", "int8"],
         ),
     ] {
         let (status, said) = run(arguments);

@@ -43,10 +43,82 @@ pub struct PackedLinear {
     store: Store,
 }
 
+/// Sixteen numbers in eight bits.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+struct ByteLine([i8; LINE]);
+
+/// How weights are held for sampling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WeightFormat {
+    /// As they are.
+    F32,
+    /// Rounded to bfloat16, and so are the activations that they meet.
+    Bf16,
+    /// Whole numbers from -127 to 127, and a factor for each output: its largest weight over 127. Activations
+    /// stay float32 (weight-only quantisation by channels, as in `torchao`).
+    Int8,
+}
+
+impl WeightFormat {
+    /// The format that a precision computes with; `None` without a fused form.
+    pub fn of(precision: Precision) -> Option<Self> {
+        match precision {
+            Precision::F32 => Some(Self::F32),
+            Precision::Bf16 => Some(Self::Bf16),
+            Precision::F16 => None,
+        }
+    }
+
+    /// Bytes of a weight.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+            Self::Int8 => 1,
+        }
+    }
+
+    /// Lines that a panel has for each line of outputs.
+    fn deep(self, inner: usize) -> usize {
+        match self {
+            Self::F32 | Self::Int8 => inner,
+            Self::Bf16 => bf16::pairs(inner),
+        }
+    }
+}
+
+/// A line of weights, each one input's.
+trait Weights: Copy + Send + Sync {
+    const IS_INT8: bool;
+
+    fn numbers(&self) -> [f32; LINE];
+}
+
+impl Weights for Line {
+    const IS_INT8: bool = false;
+
+    #[inline(always)]
+    fn numbers(&self) -> [f32; LINE] {
+        self.0
+    }
+}
+
+impl Weights for ByteLine {
+    const IS_INT8: bool = true;
+
+    #[inline(always)]
+    fn numbers(&self) -> [f32; LINE] {
+        self.0.map(f32::from)
+    }
+}
+
 /// Lines in one piece or several.
 #[derive(Clone, Debug)]
 enum Store {
     F32(Arc<[Vec<Line>]>),
+    /// With a factor for each output of each matrix.
+    Int8(Arc<[Vec<ByteLine>]>, Arc<[Vec<f32>]>),
     /// Two inputs in a word, as [`crate::bf16`] has them.
     Bf16(Arc<[Vec<PairLine>]>),
 }
@@ -69,15 +141,14 @@ impl Panel {
 }
 
 impl PackedLinear {
-    /// Packs matrices `[out, in]` of one `in`, rounded to a precision; `None` where there is no fused
-    /// form for them.
+    /// Packs matrices `[out, in]` of one `in`; `None` where there is no fused form for them.
     ///
     /// # Panics
     /// When the inner sizes differ or are 0.
-    pub fn new(matrices: &[Tensor<2>], precision: Precision) -> Option<Self> {
+    pub fn new(matrices: &[Tensor<2>], format: WeightFormat) -> Option<Self> {
         let inner = matrices.first()?.dims()[1];
         assert!(inner > 0, "PackedLinear: no inputs");
-        if !matrices.iter().all(on_cpu) || precision == Precision::F16 {
+        if !matrices.iter().all(on_cpu) {
             return None;
         }
         let mut panels = Vec::new();
@@ -86,12 +157,7 @@ impl PackedLinear {
         for (part, matrix) in matrices.iter().enumerate() {
             let [outer, width] = matrix.dims();
             assert_eq!(width, inner, "PackedLinear: inner sizes differ");
-            panels.extend(panels_of(
-                part,
-                0..outer,
-                deep(inner, precision),
-                &mut first,
-            ));
+            panels.extend(panels_of(part, 0..outer, format.deep(inner), &mut first));
             outers.push(outer);
         }
         let views: Vec<View> = matrices
@@ -99,10 +165,17 @@ impl PackedLinear {
             .map(|m| View::new(into_flex(m.clone())))
             .collect();
         let rows = |panel: &Panel| &views[panel.part].data()[panel.column * inner..];
-        let store = if precision == Precision::F32 {
-            Store::F32([lay_f32(&panels, inner, rows)].into())
-        } else {
-            Store::Bf16([lay_bf16(&panels, inner, rows)].into())
+        let store = match format {
+            WeightFormat::F32 => Store::F32([lay_f32(&panels, inner, rows)].into()),
+            WeightFormat::Bf16 => Store::Bf16([lay_bf16(&panels, inner, rows)].into()),
+            WeightFormat::Int8 => {
+                let factors: Vec<Vec<f32>> =
+                    views.iter().map(|v| factors(v.data(), inner)).collect();
+                let lines = lay_int8(&panels, inner, rows, |panel| {
+                    &factors[panel.part][panel.column..]
+                });
+                Store::Int8([lines].into(), factors.into())
+            }
         };
         Some(Self {
             inner,
@@ -120,10 +193,10 @@ impl PackedLinear {
     ///
     /// # Panics
     /// When it has no inputs.
-    pub fn consuming(matrix: Tensor<2>, precision: Precision) -> Result<Self, Tensor<2>> {
+    pub fn consuming(matrix: Tensor<2>, format: WeightFormat) -> Result<Self, Tensor<2>> {
         let [outer, inner] = matrix.dims();
         assert!(inner > 0, "PackedLinear: no inputs");
-        if !on_cpu(&matrix) || precision == Precision::F16 {
+        if !on_cpu(&matrix) {
             return Err(matrix);
         }
         let mut rows: Vec<f32> = into_flex(matrix)
@@ -133,14 +206,23 @@ impl PackedLinear {
         // From the end, which is what can be cut off.
         let part = outer.div_ceil(8).next_multiple_of(WIDE * LINE);
         let starts: Vec<usize> = (0..outer).step_by(part).collect();
-        let (mut panels, mut f32s, mut bf16s) = (Vec::new(), Vec::new(), Vec::new());
+        let mut panels = Vec::new();
+        let (mut f32s, mut bf16s, mut int8s) = (Vec::new(), Vec::new(), Vec::new());
+        let all_factors = match format {
+            WeightFormat::Int8 => factors(&rows, inner),
+            _ => Vec::new(),
+        };
         for (piece, start) in starts.into_iter().rev().enumerate() {
             let end = (start + part).min(outer);
-            let mut own = panels_of(0, start..end, deep(inner, precision), &mut 0);
+            let mut own = panels_of(0, start..end, format.deep(inner), &mut 0);
             let of = |panel: &Panel| &rows[panel.column * inner..];
-            match precision {
-                Precision::F32 => f32s.push(lay_f32(&own, inner, of)),
-                _ => bf16s.push(lay_bf16(&own, inner, of)),
+            match format {
+                WeightFormat::F32 => f32s.push(lay_f32(&own, inner, of)),
+                WeightFormat::Bf16 => bf16s.push(lay_bf16(&own, inner, of)),
+                WeightFormat::Int8 => {
+                    let factors = |panel: &Panel| &all_factors[panel.column..];
+                    int8s.push(lay_int8(&own, inner, of, factors));
+                }
             }
             rows.truncate(start * inner);
             rows.shrink_to_fit();
@@ -153,9 +235,10 @@ impl PackedLinear {
             inner,
             outers: vec![outer],
             panels: panels.into(),
-            store: match precision {
-                Precision::F32 => Store::F32(f32s.into()),
-                _ => Store::Bf16(bf16s.into()),
+            store: match format {
+                WeightFormat::F32 => Store::F32(f32s.into()),
+                WeightFormat::Bf16 => Store::Bf16(bf16s.into()),
+                WeightFormat::Int8 => Store::Int8(int8s.into(), [all_factors].into()),
             },
         })
     }
@@ -172,7 +255,7 @@ impl PackedLinear {
         assert_eq!(inner, self.inner, "PackedLinear: inner sizes differ");
         let x = View::new(into_flex(x));
         let pairs = match &self.store {
-            Store::F32(_) => Vec::new(),
+            Store::F32(_) | Store::Int8(..) => Vec::new(),
             Store::Bf16(_) => bf16::pair_rows(x.data(), inner),
         };
         // Not zeroed first: every element is written below.
@@ -194,7 +277,12 @@ impl PackedLinear {
                 match &self.store {
                     Store::F32(pieces) => {
                         let lines = &pieces[panel.piece][panel.first..][..panel.wide() * inner];
-                        meet(x.data(), inner, lines, out, out_row, columns);
+                        meet(x.data(), inner, lines, &[], out, out_row, columns);
+                    }
+                    Store::Int8(pieces, factors) => {
+                        let lines = &pieces[panel.piece][panel.first..][..panel.wide() * inner];
+                        let factors = &factors[panel.part][panel.column..][..columns];
+                        meet(x.data(), inner, lines, factors, out, out_row, columns);
                     }
                     Store::Bf16(pieces) => {
                         let width = bf16::pairs(inner);
@@ -242,6 +330,12 @@ impl PackedLinear {
                         .take(self.inner);
                     out.extend(lines.map(|line| line.0[lane]));
                 }
+                Store::Int8(pieces, factors) => {
+                    let factor = factors[0][id];
+                    let lines = pieces[panel.piece][first..].iter().step_by(wide);
+                    let numbers = lines.map(|line| f32::from(line.0[lane]) * factor);
+                    out.extend(numbers.take(self.inner));
+                }
                 Store::Bf16(pieces) => {
                     let lines = pieces[panel.piece][first..].iter().step_by(wide);
                     let numbers = lines.flat_map(|line| bf16::unpair(line.0[lane]));
@@ -253,12 +347,13 @@ impl PackedLinear {
     }
 }
 
-/// Lines that a panel has for each line of outputs.
-fn deep(inner: usize, precision: Precision) -> usize {
-    match precision {
-        Precision::F32 => inner,
-        _ => bf16::pairs(inner),
-    }
+/// For each row its largest size over 127; 1 where that is 0.
+fn factors(rows: &[f32], inner: usize) -> Vec<f32> {
+    let factor = |row: &[f32]| {
+        let most = row.iter().fold(0.0, |most: f32, w| most.max(w.abs()));
+        if most > 0.0 { most / 127.0 } else { 1.0 }
+    };
+    rows.par_chunks(inner).map(factor).collect()
 }
 
 /// The panels of some outputs of a matrix, in one piece from line `first` on.
@@ -292,6 +387,28 @@ fn lay_f32<'a>(
             let column = piece[o / LINE..].iter_mut().step_by(panel.wide());
             for (line, w) in column.zip(row) {
                 line.0[o % LINE] = *w;
+            }
+        }
+    });
+    lines
+}
+
+/// As [`lay_f32`], as whole numbers of each output's factor.
+fn lay_int8<'a>(
+    panels: &[Panel],
+    inner: usize,
+    rows: impl Fn(&Panel) -> &'a [f32] + Sync,
+    factors: impl Fn(&Panel) -> &'a [f32] + Sync,
+) -> Vec<ByteLine> {
+    let count: usize = panels.iter().map(Panel::wide).sum();
+    let mut lines = vec![ByteLine([0; LINE]); count * inner];
+    each_panel(panels, inner, &mut lines, |panel, piece| {
+        let rows = rows(panel).chunks(inner).take(panel.columns);
+        for (o, (row, factor)) in rows.zip(factors(panel)).enumerate() {
+            let column = piece[o / LINE..].iter_mut().step_by(panel.wide());
+            for (line, w) in column.zip(row) {
+                // At most 127 in size, but for what is not finite, which the cast cuts.
+                line.0[o % LINE] = (w / factor).round_ties_even() as i8;
             }
         }
     });
@@ -345,15 +462,16 @@ enum Ahead {
     Nothing,
 }
 
-/// All rows of `x` with one panel.
+/// All rows of `x` with one panel; results are multiplied by the `factors` of its columns, if there are any.
 ///
 /// # Safety
 /// `out` is valid for writes at `t * out_row + o` for each row `t` of `x` and each `o < columns`;
 /// `lines` has `inner` times as many lines as `columns` fill.
-unsafe fn meet(
+unsafe fn meet<L: Weights>(
     x: &[f32],
     inner: usize,
-    lines: &[Line],
+    lines: &[L],
+    factors: &[f32],
     out: *mut f32,
     out_row: usize,
     columns: usize,
@@ -370,9 +488,9 @@ unsafe fn meet(
         unsafe {
             let out = out.add(i * TALL * out_row);
             match wide {
-                1 => tall::<1>(x, inner, lines, ahead, out, out_row, columns),
-                2 => tall::<2>(x, inner, lines, ahead, out, out_row, columns),
-                _ => tall::<WIDE>(x, inner, lines, ahead, out, out_row, columns),
+                1 => tall::<1, L>(x, inner, lines, factors, ahead, out, out_row, columns),
+                2 => tall::<2, L>(x, inner, lines, factors, ahead, out, out_row, columns),
+                _ => tall::<WIDE, L>(x, inner, lines, factors, ahead, out, out_row, columns),
             }
         }
     }
@@ -380,10 +498,12 @@ unsafe fn meet(
 
 /// # Safety
 /// As for [`meet`], with at most [`TALL`] rows and `N` lines an input.
-unsafe fn tall<const N: usize>(
+#[allow(clippy::too_many_arguments)]
+unsafe fn tall<const N: usize, L: Weights>(
     x: &[f32],
     inner: usize,
-    lines: &[Line],
+    lines: &[L],
+    factors: &[f32],
     ahead: Ahead,
     out: *mut f32,
     out_row: usize,
@@ -393,24 +513,26 @@ unsafe fn tall<const N: usize>(
     unsafe {
         match x.len() / inner {
             0 => {}
-            1 => tile::<1, N>(x, inner, lines, ahead, out, out_row, columns),
-            2 => tile::<2, N>(x, inner, lines, ahead, out, out_row, columns),
-            3 => tile::<3, N>(x, inner, lines, ahead, out, out_row, columns),
-            4 => tile::<4, N>(x, inner, lines, ahead, out, out_row, columns),
-            5 => tile::<5, N>(x, inner, lines, ahead, out, out_row, columns),
-            6 => tile::<6, N>(x, inner, lines, ahead, out, out_row, columns),
-            7 => tile::<7, N>(x, inner, lines, ahead, out, out_row, columns),
-            _ => tile::<TALL, N>(x, inner, lines, ahead, out, out_row, columns),
+            1 => tile::<1, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
+            2 => tile::<2, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
+            3 => tile::<3, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
+            4 => tile::<4, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
+            5 => tile::<5, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
+            6 => tile::<6, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
+            7 => tile::<7, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
+            _ => tile::<TALL, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
         }
     }
 }
 
 /// # Safety
 /// As for [`meet`], with `M` rows and `N` lines an input.
-unsafe fn tile<const M: usize, const N: usize>(
+#[allow(clippy::too_many_arguments)]
+unsafe fn tile<const M: usize, const N: usize, L: Weights>(
     x: &[f32],
     inner: usize,
-    lines: &[Line],
+    lines: &[L],
+    factors: &[f32],
     ahead: Ahead,
     out: *mut f32,
     out_row: usize,
@@ -433,6 +555,14 @@ unsafe fn tile<const M: usize, const N: usize>(
             row(&x[m * inner..(m + 1) * inner], lines, &mut sums[..]);
         }
     }
+    if L::IS_INT8 {
+        for sums in &mut sums {
+            let sums = sums.iter_mut().flat_map(|line| &mut line.0);
+            for (sum, factor) in sums.zip(factors) {
+                *sum *= factor;
+            }
+        }
+    }
     for (m, sums) in sums.iter().enumerate() {
         let mut left = columns;
         for (j, line) in sums.iter().enumerate() {
@@ -447,18 +577,31 @@ unsafe fn tile<const M: usize, const N: usize>(
     }
 }
 
-multiversion! {
-    // One row of activations, without AVX-512.
-    fn row<F>(x: &[f32], lines: &[Line], sums: &mut [Line]) {
-        let wide = sums.len();
-        for (j, sum) in sums.iter_mut().enumerate() {
-            let mut total = [0.0; LINE];
-            for (x, line) in x.iter().zip(lines[j..].iter().step_by(wide)) {
-                for (total, w) in total.iter_mut().zip(&line.0) {
-                    *total = fma::<F>(*x, *w, *total);
-                }
+/// One row of activations, without AVX-512.
+fn row<L: Weights>(x: &[f32], lines: &[L], sums: &mut [Line]) {
+    // Sixteen lines at a time as numbers, so that one loop serves every format.
+    const AT_ONCE: usize = 16;
+    let wide = sums.len();
+    for (j, sum) in sums.iter_mut().enumerate() {
+        let mut total = Line([0.0; LINE]);
+        for (i, x) in x.chunks(AT_ONCE).enumerate() {
+            let mut numbers = [Line([0.0; LINE]); AT_ONCE];
+            let lines = lines[i * AT_ONCE * wide + j..].iter().step_by(wide);
+            for (numbers, line) in numbers.iter_mut().zip(lines.take(x.len())) {
+                numbers.0 = line.numbers();
             }
-            sum.0 = total;
+            add_row(x, &numbers, &mut total);
+        }
+        *sum = total;
+    }
+}
+
+multiversion! {
+    fn add_row<F>(x: &[f32], lines: &[Line], total: &mut Line) {
+        for (x, line) in x.iter().zip(lines) {
+            for (total, w) in total.0.iter_mut().zip(&line.0) {
+                *total = fma::<F>(*x, *w, *total);
+            }
         }
     }
 }
@@ -467,7 +610,7 @@ multiversion! {
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::{Ahead, Line};
+    use super::{Ahead, Line, Weights};
 
     /// Lines that are asked for ahead of their use in [`Ahead::Stream`]: 8 KiB.
     const AHEAD: usize = 128;
@@ -476,10 +619,10 @@ mod avx512 {
     /// The processor has the features; `x` has `M` rows of `inner`, `lines` `inner` times `N`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")]
-    pub(super) unsafe fn sums<const M: usize, const N: usize>(
+    pub(super) unsafe fn sums<const M: usize, const N: usize, L: Weights>(
         x: *const f32,
         inner: usize,
-        lines: *const Line,
+        lines: *const L,
         ahead: Ahead,
         out: &mut [[Line; N]; M],
     ) {
@@ -494,8 +637,17 @@ mod avx512 {
             let at = lines.wrapping_add(k * N);
             let mut ws = [_mm512_setzero_ps(); N];
             for (j, w) in ws.iter_mut().enumerate() {
-                // SAFETY: line `k * N + j` exists.
-                *w = unsafe { _mm512_load_ps(at.add(j).cast()) };
+                // SAFETY: line `k * N + j` exists, and is aligned to its size.
+                *w = unsafe {
+                    let line = at.add(j);
+                    match L::IS_INT8 {
+                        false => _mm512_load_ps(line.cast()),
+                        true => {
+                            let bytes = _mm_load_si128(line.cast());
+                            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))
+                        }
+                    }
+                };
                 if j < asks {
                     // Asking for memory ahead reads nothing.
                     _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(k * asks + j).cast());

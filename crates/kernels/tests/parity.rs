@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use togi_kernels::{
-    self as fused, AdamWStep, AttentionShape, KvCache, Precision, RotaryTable, Run, composed,
+    self as fused, AdamWStep, AttentionShape, KvCache, Precision, RotaryTable, Run, WeightFormat,
+    composed,
 };
 
 use common::{close, host, numbers};
@@ -152,7 +153,7 @@ fn packed_products_match() {
             .zip(outers)
             .map(|(i, o)| leaf(2 + i, [o, inner]).inner())
             .collect();
-        let packed = fused::PackedLinear::new(&all, Precision::F32).expect("flex has the form");
+        let packed = fused::PackedLinear::new(&all, WeightFormat::F32).expect("flex has the form");
         let outs = packed.apply(x.clone());
         assert_eq!(outs.len(), all.len());
         for (out, matrix) in outs.iter().zip(&all) {
@@ -174,14 +175,63 @@ fn packed_products_match() {
     }
 }
 
+/// Weights in eight bits: products are those of the rounded matrix, in any batch, and no weight is off by more
+/// than half a step of its output.
+#[test]
+fn weights_in_eight_bits_are_rounded_and_nothing_else() {
+    for [rows, inner] in [[1, 1], [1, 48], [7, 33], [21, 64]] {
+        let x = leaf(1, [rows, inner]).inner();
+        let all: Vec<Tensor<2>> = (0..)
+            .zip([5, 16, 48, 100])
+            .map(|(i, outer)| leaf(2 + i, [outer, inner]).inner())
+            .collect();
+        let packed = fused::PackedLinear::new(&all, WeightFormat::Int8).expect("flex has the form");
+        let outs = packed.apply(x.clone());
+        for (out, matrix) in outs.iter().zip(&all) {
+            let [outer, _] = matrix.dims();
+            let mut rounded = host(matrix.clone());
+            for row in rounded.chunks_mut(inner) {
+                let step = row.iter().fold(0.0, |most: f32, w| most.max(w.abs())) / 127.0;
+                for w in row {
+                    *w = (*w / step).round_ties_even() * step;
+                }
+            }
+            let data = TensorData::new(rounded, [outer, inner]);
+            let rounded = Tensor::<2>::from_data(data, &Device::flex());
+            let expected = composed::linear(Precision::F32, x.clone(), rounded);
+            close("int8", &host(out.clone()), &host(expected), 2e-5);
+        }
+        for row in 0..rows {
+            let alone = packed.apply(x.clone().narrow(0, row, 1));
+            for (alone, out) in alone.into_iter().zip(&outs) {
+                let same = host(out.clone().narrow(0, row, 1));
+                assert_eq!(host(alone), same, "row {row} of {rows}");
+            }
+        }
+        let ids: Vec<u32> = vec![4, 0, 3];
+        let there = host(packed.rows(&ids));
+        for (read, id) in there.chunks(inner).zip(&ids) {
+            let exact = host(all[0].clone().narrow(0, *id as usize, 1));
+            let step = exact.iter().fold(0.0, |most: f32, w| most.max(w.abs())) / 127.0;
+            for (a, b) in read.iter().zip(&exact) {
+                assert!((a - b).abs() <= 0.5001 * step, "{a} {b}");
+            }
+        }
+    }
+    // A row of zeros stays one.
+    let zeros = Tensor::<2>::zeros([3, 4], &Device::flex());
+    let packed = fused::PackedLinear::new(&[zeros], WeightFormat::Int8).unwrap();
+    assert_eq!(host(packed.rows(&[1])), [0.0; 4]);
+}
+
 /// Matrices that are freed while they are laid out, in one part and in several.
 #[test]
 fn matrices_that_are_packed_part_by_part_are_the_same() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for format in [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Int8] {
         for outer in [5, 48, 100, 500] {
             let matrix = leaf(1, [outer, 33]).inner();
-            let whole = fused::PackedLinear::new(std::slice::from_ref(&matrix), precision);
-            let parts = fused::PackedLinear::consuming(matrix, precision);
+            let whole = fused::PackedLinear::new(std::slice::from_ref(&matrix), format);
+            let parts = fused::PackedLinear::consuming(matrix, format);
             let (whole, parts) = (whole.unwrap(), parts.unwrap());
             let x = leaf(2, [9, 33]).inner();
             let [a] = &whole.apply(x.clone())[..] else {
@@ -505,7 +555,7 @@ fn adamw_matches_its_definition() {
 fn matrices_are_packed_on_the_cpu_alone() {
     for (name, device) in devices() {
         let matrix = Tensor::<2>::zeros([5, 3], &device);
-        let packed = fused::PackedLinear::new(&[matrix], Precision::F32).is_some();
+        let packed = fused::PackedLinear::new(&[matrix], WeightFormat::F32).is_some();
         assert_eq!(packed, device == Device::flex(), "{name}");
     }
 }

@@ -5,7 +5,9 @@ mod common;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use togi_kernels::{PackedLinear, Precision, embedding, linear_in, selected_log_probs};
+use togi_kernels::{
+    PackedLinear, Precision, WeightFormat, embedding, linear_in, selected_log_probs,
+};
 
 use common::{close, host, numbers};
 
@@ -107,7 +109,7 @@ fn the_form_for_sampling_gives_the_same_bits() {
             .zip(outers)
             .map(|(seed, outer)| matrix(seed, [outer, inner]))
             .collect();
-        let packed = PackedLinear::new(&all, BF16).expect("flex has the form");
+        let packed = PackedLinear::new(&all, WeightFormat::Bf16).expect("flex has the form");
         let outs = packed.apply(x.clone());
         assert_eq!(outs.len(), all.len());
         for (out, matrix) in outs.iter().zip(&all) {

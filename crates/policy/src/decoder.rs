@@ -5,8 +5,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use togi_data::{Sample, rng::CounterRng};
 use togi_kernels::{
-    AttentionShape, KvCache, Precision, RotaryTable, attention, embedding, linear, linear_in,
-    rms_norm, rotary, swiglu,
+    AttentionShape, KvCache, Precision, RotaryTable, WeightFormat, attention, embedding, linear,
+    linear_in, rms_norm, rotary, swiglu,
 };
 
 use crate::{
@@ -26,6 +26,9 @@ pub struct Decoder {
     /// In what precision products with weights are computed; everything else is float32. It is the
     /// program's ([`Precision::of_program`]) when the decoder is made.
     pub precision: Precision,
+    /// How sampling holds weights where it lays them out ([`Decoder::sampling`]): as `precision` computes
+    /// if it is `None`.
+    pub sampled_as: Option<WeightFormat>,
     device: Device,
     table: RotaryTable,
 }
@@ -55,6 +58,7 @@ impl Decoder {
             params,
             lora: None,
             precision: Precision::of_program(),
+            sampled_as: None,
             device: device.without_autodiff(),
             table,
         })
@@ -79,10 +83,17 @@ impl Decoder {
     /// [`crate::generate()`] alone reads them.
     pub fn sampling(&self) -> Weights {
         let mut weights = self.frozen();
-        for group in self.packed_groups() {
-            weights.pack(&group, self.precision);
+        if let Some(format) = self.sampling_format() {
+            for group in self.packed_groups() {
+                weights.pack(&group, format);
+            }
         }
         weights
+    }
+
+    /// How weights are laid out for sampling; `None` where precision and format have no such form.
+    fn sampling_format(&self) -> Option<WeightFormat> {
+        self.sampled_as.or_else(|| WeightFormat::of(self.precision))
     }
 
     /// [`Decoder::sampling`] without a copy: the parameters are gone from this decoder afterwards,
@@ -92,10 +103,13 @@ impl Decoder {
         for (_, param) in self.params.iter_mut() {
             param.tensor = Tensor::zeros([0], &self.device);
         }
+        let Some(format) = self.sampling_format() else {
+            return weights;
+        };
         for group in self.packed_groups() {
             match &group[..] {
-                [alone] => weights.pack_whole(alone, self.precision),
-                _ => weights.pack(&group, self.precision),
+                [alone] => weights.pack_whole(alone, format),
+                _ => weights.pack(&group, format),
             }
         }
         weights

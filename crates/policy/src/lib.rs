@@ -29,7 +29,7 @@ pub use log_probs::TokenLogps;
 pub use lora::LoraConfig;
 pub use packed::Packed;
 pub use params::{Param, Params};
-pub use togi_kernels::Precision;
+pub use togi_kernels::{Precision, WeightFormat};
 pub use weights::{DropoutKey, GradientSums, Weights};
 
 use togi_data::Tokenizer;

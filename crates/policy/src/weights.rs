@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use burn::tensor::{Gradients, Tensor};
-use togi_kernels::{GradientTotal, PackedLinear, Precision, backward_into};
+use togi_kernels::{GradientTotal, PackedLinear, WeightFormat, backward_into};
 
 use crate::{
     decoder::EMBEDDING,
@@ -120,11 +120,11 @@ impl Weights {
         }
     }
 
-    /// Lays the named matrices, of one input, out for sampling, rounded to a
-    /// precision. They stay as they are where that has no form.
-    pub(crate) fn pack(&mut self, names: &[String], precision: Precision) {
+    /// Lays the named matrices, of one input, out for sampling. They stay as they are where that has no
+    /// form.
+    pub(crate) fn pack(&mut self, names: &[String], format: WeightFormat) {
         let matrices: Option<Vec<Tensor<2>>> = names.iter().map(|name| self.matrix(name)).collect();
-        if let Some(packed) = matrices.and_then(|all| PackedLinear::new(&all, precision)) {
+        if let Some(packed) = matrices.and_then(|all| PackedLinear::new(&all, format)) {
             self.packed.insert(names[0].clone(), packed);
             for name in names {
                 self.tensors.remove(name);
@@ -133,9 +133,9 @@ impl Weights {
     }
 
     /// [`Weights::pack`] of a matrix that is held here alone, without holding it twice.
-    pub(crate) fn pack_whole(&mut self, name: &str, precision: Precision) {
+    pub(crate) fn pack_whole(&mut self, name: &str, format: WeightFormat) {
         match self.tensors.remove(name) {
-            Some(Leaf::Matrix(matrix)) => match PackedLinear::consuming(matrix, precision) {
+            Some(Leaf::Matrix(matrix)) => match PackedLinear::consuming(matrix, format) {
                 Ok(packed) => {
                     self.packed.insert(name.to_owned(), packed);
                 }

@@ -7,7 +7,7 @@
 
 use togi_data::batch::Order;
 use togi_kernels::KEPT_LOGITS;
-use togi_policy::{LoraConfig, ModelConfig, Precision};
+use togi_policy::{LoraConfig, ModelConfig, WeightFormat};
 
 mod available;
 mod choose;
@@ -65,8 +65,8 @@ pub enum Work {
         at_once: usize,
         /// Models that draw, each from a copy of its weights.
         voices: usize,
-        /// Precision of those copies.
-        sampler: Precision,
+        /// What those copies are held in.
+        sampler: WeightFormat,
         /// Completions that go through the model at a time to be scored, micro-batches aside.
         scored: usize,
     },
@@ -203,8 +203,7 @@ impl Demand {
                 let cache = at_once * positions * row * config.num_hidden_layers;
                 // On the CPU sampling reads a copy of the weights.
                 let copy = match self.form {
-                    Form::Fused if *sampler == Precision::F32 => self.parameters,
-                    Form::Fused => self.parameters / 2,
+                    Form::Fused => self.parameters * sampler.bytes() / WeightFormat::F32.bytes(),
                     Form::Composed => 0,
                 };
                 let entering = prompts(*at_once, *group) * prompt;

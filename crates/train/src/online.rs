@@ -267,7 +267,7 @@ fn draw<A: OnlineAlgorithm>(
     let size = config.completions_per_prompt;
     let opponent = config.algorithm.opponent();
     let own = config.own_completions();
-    let policy = &config.sampler.of(policy);
+    let policy = &config.sampler.of(policy)?;
     let weights = policy.sampling();
     // Laid out for sampling only where it samples: that is a copy of the weights.
     let theirs = match opponent {

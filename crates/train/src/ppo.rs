@@ -303,7 +303,7 @@ fn gather(
     let first = step * config.prompts_per_step as u64;
     let (policy, tokenizer) = (&*models.policy, models.tokenizer);
     let rollouts = rollouts(
-        &config.sampler.of(policy),
+        &config.sampler.of(policy)?,
         tokenizer,
         prompts,
         &config.sampling,

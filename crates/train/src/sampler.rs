@@ -1,8 +1,9 @@
 //! Rollouts from a policy in a lower precision than it is trained in, and what makes up for that.
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use togi_data::Sample;
-use togi_policy::{Decoder, Precision};
+use togi_policy::{Decoder, Precision, WeightFormat};
 
 use crate::{
     error::TrainError,
@@ -14,8 +15,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplerSection {
-    /// Precision of the sampler's products: as the policy's, or lower, which reads half the bytes for
-    /// each token.
+    /// What the sampler's weights are held in: as the policy computes, or in less, which reads half or a
+    /// quarter of the bytes for each token.
     pub dtype: SamplerDtype,
     /// Importance weights of tokens, `π(token) / sampler(token)`, are cut at this (TRL's
     /// `vllm_importance_sampling_cap`).
@@ -39,8 +40,10 @@ pub enum SamplerDtype {
     Same,
     /// float32.
     F32,
-    /// bfloat16.
+    /// bfloat16: products too.
     Bf16,
+    /// Eight bits and a factor for each output; products in float32. On the CPU.
+    Int8,
 }
 
 /// Of each token of each completion, in nats.
@@ -74,20 +77,42 @@ impl SamplerSection {
         Err(TrainError::config("sampler.importance_cap", reason))
     }
 
-    /// The sampler's precision, given the policy's.
-    pub(crate) fn precision(&self, policy: Precision) -> Precision {
+    /// How the sampler holds weights, given the policy's precision.
+    pub(crate) fn format(&self, policy: Precision) -> Option<WeightFormat> {
         match self.dtype {
-            SamplerDtype::Same => policy,
-            SamplerDtype::F32 => Precision::F32,
-            SamplerDtype::Bf16 => Precision::Bf16,
+            SamplerDtype::Same => WeightFormat::of(policy),
+            SamplerDtype::F32 => Some(WeightFormat::F32),
+            SamplerDtype::Bf16 => Some(WeightFormat::Bf16),
+            SamplerDtype::Int8 => Some(WeightFormat::Int8),
         }
     }
 
+    /// True if the sampler's numbers are the policy's.
+    fn is_policy(&self, policy: &Decoder) -> bool {
+        self.format(policy.precision) == WeightFormat::of(policy.precision)
+    }
+
     /// The policy as it samples: the same parameters.
-    pub(crate) fn of(&self, policy: &Decoder) -> Decoder {
+    ///
+    /// # Errors
+    /// Where the policy's device has no such weights.
+    pub(crate) fn of(&self, policy: &Decoder) -> Result<Decoder, TrainError> {
         let mut sampler = policy.clone();
-        sampler.precision = self.precision(policy.precision);
-        sampler
+        match self.dtype {
+            SamplerDtype::Same => {}
+            SamplerDtype::F32 => sampler.precision = Precision::F32,
+            SamplerDtype::Bf16 => sampler.precision = Precision::Bf16,
+            SamplerDtype::Int8 => {
+                if *policy.device() != Device::flex() {
+                    let reason =
+                        "\"int8\" is for the CPU; a GPU samples in \"same\", \"f32\" or \"bf16\"";
+                    return Err(TrainError::config("sampler.dtype", reason.to_owned()));
+                }
+                sampler.precision = Precision::F32;
+                sampler.sampled_as = Some(WeightFormat::Int8);
+            }
+        }
+        Ok(sampler)
     }
 
     /// What the policy gives to the tokens that were drawn: what the sampler saw, where it was the policy
@@ -104,7 +129,7 @@ impl SamplerSection {
         (temperature, micro_batch): (f64, usize),
     ) -> Result<TokenScores, TrainError> {
         let mut scores = TokenScores::default();
-        if is_alone && self.precision(policy.precision) == policy.precision {
+        if is_alone && self.is_policy(policy) {
             let numbers = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect();
             for rollout in rollouts {
                 scores.logps.push(numbers(&rollout.sampler_logps));
@@ -123,8 +148,8 @@ impl SamplerSection {
         Ok(scores)
     }
 
-    /// Multiplies advantages by `min(π / sampler, importance_cap)` where the sampler's precision is
-    /// another than the policy's, and logs how far the two are apart; does nothing for methods that weight
+    /// Multiplies advantages by `min(π / sampler, importance_cap)` where the sampler's weights are
+    /// other than the policy's, and logs how far the two are apart; does nothing for methods that weight
     /// nothing.
     ///
     /// Every loss with an importance weight is linear in its advantages for one sign of them, which
@@ -137,8 +162,7 @@ impl SamplerSection {
         advantages: &mut [Vec<f64>],
         row: &mut Row,
     ) {
-        let is_same = self.precision(policy.precision) == policy.precision;
-        if importance == Importance::Nothing || is_same {
+        if importance == Importance::Nothing || self.is_policy(policy) {
             return;
         }
         let apart: Vec<Vec<f64>> = rollouts
@@ -175,7 +199,6 @@ impl SamplerSection {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
     use togi_data::Sample;
     use togi_policy::{Finish, source};
 

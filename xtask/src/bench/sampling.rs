@@ -9,7 +9,7 @@ use togi_data::rng::CounterRng;
 use togi_policy::{Sampling, generate};
 use togi_train::memory;
 
-use super::{Common, at_least_one, load, median};
+use super::{Common, at_least_one, device, load, median};
 
 #[derive(Args, Clone)]
 pub(crate) struct GenerateArguments {
@@ -24,6 +24,9 @@ pub(crate) struct GenerateArguments {
     /// Tokens of a completion.
     #[arg(long, default_value_t = 96, value_parser = at_least_one())]
     new: u64,
+    /// Hold weights in eight bits.
+    #[arg(long)]
+    int8: bool,
     /// Repetitions.
     #[arg(long, default_value_t = 3, value_parser = at_least_one())]
     repeats: u64,
@@ -65,6 +68,9 @@ pub(crate) fn random_prompts(count: usize, tokens: usize, vocabulary: usize) -> 
 
 fn measure(arguments: &GenerateArguments) -> Result<Rates> {
     let mut policy = load(&arguments.common)?;
+    if arguments.int8 {
+        device::hold_in_int8(&mut policy)?;
+    }
     let (batch, prompt) = (arguments.batch as usize, arguments.prompt as usize);
     let (new, repeats) = (arguments.new as usize, arguments.repeats);
     let vocabulary = policy.decoder.config.vocab_size;

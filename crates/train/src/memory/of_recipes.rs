@@ -1,7 +1,7 @@
 //! What each recipe asks of memory. The model is given as it is before an adapter is added.
 
 use burn::tensor::Device;
-use togi_policy::{Decoder, Precision};
+use togi_policy::{Decoder, Precision, WeightFormat};
 
 use super::{Demand, Form, Sizes, Work};
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     ppo::PpoConfig,
     preference::PreferenceConfig,
     reward::RewardConfig,
+    sampler::SamplerSection,
     sft::{EVAL_PART, SftConfig},
 };
 
@@ -125,7 +126,7 @@ impl Demand {
             at_once: config.sampling.batch_size.min(config.prompts_per_step),
             group: 1,
             voices: 1,
-            sampler: config.sampler.precision(Precision::of_program()),
+            sampler: sampled(&config.sampler),
             scored: LOOKED_AT.min(config.eval_samples),
         };
         Self {
@@ -165,7 +166,7 @@ impl Demand {
             at_once: config.sampling.batch_size.min(once),
             group,
             voices: 1 + usize::from(config.algorithm.opponent().is_some()),
-            sampler: config.sampler.precision(Precision::of_program()),
+            sampler: sampled(&config.sampler),
             scored: LOOKED_AT.min(config.eval_samples),
         };
         let unit = match config.algorithm.keeps_groups() {
@@ -185,6 +186,12 @@ impl Demand {
             ..Self::of(decoder, work)
         }
     }
+}
+
+/// How rollouts hold weights.
+fn sampled(sampler: &SamplerSection) -> WeightFormat {
+    let format = sampler.format(Precision::of_program());
+    format.unwrap_or(WeightFormat::F32)
 }
 
 fn longest(prompts: &Sizes) -> usize {
