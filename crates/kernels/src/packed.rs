@@ -193,11 +193,11 @@ impl PackedLinear {
     ///
     /// # Panics
     /// When it has no inputs.
-    pub fn consuming(matrix: Tensor<2>, format: WeightFormat) -> Result<Self, Tensor<2>> {
+    pub fn consuming(matrix: Tensor<2>, format: WeightFormat) -> Result<Self, Box<Tensor<2>>> {
         let [outer, inner] = matrix.dims();
         assert!(inner > 0, "PackedLinear: no inputs");
         if !on_cpu(&matrix) {
-            return Err(matrix);
+            return Err(Box::new(matrix));
         }
         let mut rows: Vec<f32> = into_flex(matrix)
             .into_data()

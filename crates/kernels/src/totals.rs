@@ -39,12 +39,12 @@ impl GradientTotal {
     ///
     /// # Errors
     /// Gives the sum back on other backends, and where the matrix is not a leaf on autodiff.
-    pub fn new(leaf: &Tensor<2>, sum: Tensor<2>) -> Result<Self, Tensor<2>> {
+    pub fn new(leaf: &Tensor<2>, sum: Tensor<2>) -> Result<Self, Box<Tensor<2>>> {
         if on_cpu(leaf) && on_cpu(&sum) && node_of(leaf).is_some() && leaf.dims() == sum.dims() {
             let leaf = leaf.clone();
             return Ok(Self { leaf, sum });
         }
-        Err(sum)
+        Err(Box::new(sum))
     }
 
     /// The sum.

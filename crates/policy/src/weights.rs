@@ -140,7 +140,7 @@ impl Weights {
                     self.packed.insert(name.to_owned(), packed);
                 }
                 Err(matrix) => {
-                    self.tensors.insert(name.to_owned(), Leaf::Matrix(matrix));
+                    self.tensors.insert(name.to_owned(), Leaf::Matrix(*matrix));
                 }
             },
             Some(other) => {
@@ -255,7 +255,7 @@ impl Weights {
                 Some(sum) => match GradientTotal::new(leaf, sum.reshape(leaf.dims())) {
                     Ok(total) => total,
                     Err(sum) => {
-                        sums.add(name, flat(sum));
+                        sums.add(name, flat(*sum));
                         continue;
                     }
                 },

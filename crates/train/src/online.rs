@@ -415,11 +415,12 @@ fn gather<A: OnlineAlgorithm>(
     let _awake = ThreadsAwake::new();
     let temperature = config.sampling.temperature;
     let sizes = (temperature, config.micro_batch_size);
-    let is_alone = config.algorithm.opponent().is_none();
+    let kl_is_rewarded = config.kl_place == KlPlace::Reward && progress.kl_coef > 0.0;
+    let may_serve = config.algorithm.opponent().is_none() && !kl_is_rewarded;
     let TokenScores { logps, entropies } =
         config
             .sampler
-            .scores(models.policy, &rollouts, is_alone, sizes)?;
+            .scores(models.policy, &rollouts, may_serve, sizes)?;
     let reference_weights = reference.frozen();
     let mut frozen = Vec::with_capacity(rollouts.len());
     for part in rollouts.chunks(config.micro_batch_size) {

@@ -331,7 +331,10 @@ fn gather(
 
     let _awake = ThreadsAwake::new();
     let sizes = (temperature, config.micro_batch_size);
-    let TokenScores { logps, entropies } = config.sampler.scores(policy, &rollouts, true, sizes)?;
+    let TokenScores { logps, entropies } =
+        config
+            .sampler
+            .scores(policy, &rollouts, kl_coef == 0.0, sizes)?;
     let (reference_weights, value_weights) = (reference.frozen(), models.value.frozen());
     let (mut frozen, mut values) = (vec![], vec![]);
     for part in rollouts.chunks(config.micro_batch_size) {

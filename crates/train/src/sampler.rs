@@ -115,9 +115,13 @@ impl SamplerSection {
         Ok(sampler)
     }
 
-    /// What the policy gives to the tokens that were drawn: what the sampler saw, where it was the policy
-    /// alone in the policy's precision. Otherwise the policy scores them, `micro_batch` completions at
-    /// a time.
+    /// What the policy gives to the tokens that were drawn: what the sampler saw, if that `may_serve` and the
+    /// sampler computes as the policy does. Otherwise the policy scores them, `micro_batch` completions
+    /// at a time.
+    ///
+    /// What the sampler saw may not serve where others drew too, nor where the KL to the reference is part
+    /// of the reward: sampling rounds differently than scoring, which the KL of two equal models would
+    /// then consist of.
     ///
     /// The first minibatch's ratio is taken to these, so it says whether the model that is trained is the
     /// one that sampled.
@@ -125,11 +129,11 @@ impl SamplerSection {
         &self,
         policy: &Decoder,
         rollouts: &[Rollout],
-        is_alone: bool,
+        may_serve: bool,
         (temperature, micro_batch): (f64, usize),
     ) -> Result<TokenScores, TrainError> {
         let mut scores = TokenScores::default();
-        if is_alone && self.is_policy(policy) {
+        if may_serve && self.is_policy(policy) {
             let numbers = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect();
             for rollout in rollouts {
                 scores.logps.push(numbers(&rollout.sampler_logps));

@@ -255,7 +255,7 @@ pub(crate) fn ppo(arguments: &OnlineArguments) -> Result<()> {
         checkpoint_every: 0,
         ..PpoConfig::default()
     };
-    let flops = setting.flops(1, &[&reference, &value], &[&reference, &value]);
+    let flops = setting.flops(1, &[&reference, &reference, &value], &[&reference, &value]);
     let mut watch = setting.watch();
     let folder = tempfile::tempdir()?;
     let run = RunFolder::open(&folder.path().join("run"), "", false)?;
