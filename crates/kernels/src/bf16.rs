@@ -213,6 +213,10 @@ unsafe fn meet_tiles(
     let mut sums = amx::Sums([[[0.0; LINE]; LINE]; 2 * WIDE]);
     // SAFETY: the unit is there.
     let _tiles = unsafe { amx::Tiles::new() };
+    if count <= amx::TALL {
+        // The panel is met once, and tiles load lines in an order that the processor does not foresee.
+        amx::ask_for(&panel[..wide * width]);
+    }
     for from in (0..width).step_by(DEEP) {
         let deep = DEEP.min(width - from);
         let lines = &panel[from * wide..(from + deep) * wide];

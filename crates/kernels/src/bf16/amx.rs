@@ -193,6 +193,16 @@ sums_of!(
     ]
 );
 
+/// Asks for lines in their order: they are on their way when they are met.
+pub(super) fn ask_for(lines: &[PairLine]) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+
+    for line in lines {
+        // SAFETY: asking for memory reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast()) };
+    }
+}
+
 /// Sixteen rows from each `a` on, `a_row` pairs apart, with `wide` lines of a panel each pair.
 ///
 /// # Safety
