@@ -128,23 +128,6 @@ pub(crate) unsafe fn product(
     }
 }
 
-/// `lhs[m, k] · rhs[k, n]` into a new row-major buffer.
-pub(crate) fn product_of(shape: [usize; 3], lhs: Mat, rhs: Mat) -> Vec<f32> {
-    let [m, n, k] = shape;
-    if k == 0 {
-        return vec![0.0; m * n];
-    }
-    // Not zeroed first: the product writes every element.
-    let mut out = Vec::with_capacity(m * n);
-    // SAFETY: `out` has room for m * n elements, all of which the product writes, since it does not
-    // accumulate and k > 0; callers pass matrices over slices they hold.
-    unsafe {
-        product(shape, lhs, rhs, out.as_mut_ptr(), n, false, 1.0, true);
-        out.set_len(m * n);
-    }
-    out
-}
-
 /// A buffer of whole rows that `f(first_row, rows)` fills, a few rows at a time, in parallel if there are enough.
 ///
 /// A few rows are zeroed just before they are handed out, when they are in the nearest cache: memory is
@@ -154,24 +137,17 @@ pub(crate) fn filled_rows(
     width: usize,
     f: impl Fn(usize, &mut [f32]) + Send + Sync,
 ) -> Vec<f32> {
-    filled_rows_of([len], width, |row, [rows]| f(row, rows))
-        .into_iter()
-        .next()
-        .unwrap_or_default()
+    let [out] = filled_rows_of(len, width, |row, [rows]| f(row, rows));
+    out
 }
 
-/// Several buffers of one size, filled side by side: see [`filled_rows`].
+/// Several buffers of this size, filled side by side: see [`filled_rows`].
 pub(crate) fn filled_rows_of<const N: usize>(
-    lens: [usize; N],
+    len: usize,
     width: usize,
     f: impl Fn(usize, [&mut [f32]; N]) + Send + Sync,
 ) -> [Vec<f32>; N] {
-    let len = lens[0];
-    assert!(
-        lens.iter().all(|other| *other == len),
-        "buffers of one size"
-    );
-    let mut all: [Vec<f32>; N] = lens.map(Vec::with_capacity);
+    let mut all: [Vec<f32>; N] = std::array::from_fn(|_| Vec::with_capacity(len));
     if width == 0 || len == 0 {
         return all;
     }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::{
     bf16,
-    cpu::{Mat, SharedMut, product, product_of},
+    cpu::{Mat, SharedMut, product},
     op::{CpuOp, View, apply, on_cpu, tensor_of},
     precision::Precision,
     simd::{dot, multiversion},
@@ -136,9 +136,6 @@ pub(crate) fn product_with_rows(
 
 /// `lhs[m, k] · rhs[k, n]` into a new row-major buffer.
 fn product_in(precision: Precision, shape: [usize; 3], lhs: Mat, rhs: Mat) -> Vec<f32> {
-    if precision == Precision::F32 {
-        return product_of(shape, lhs, rhs);
-    }
     let [m, n, k] = shape;
     if k == 0 {
         return vec![0.0; m * n];

@@ -78,25 +78,12 @@ impl CpuOp<2> for Swiglu {
         let (g, u, d) = (gate.data(), up.data(), grad.data());
         let width = shape[1];
         // d up = d * silu(gate): the forward with `d` in the place of `up`.
-        let lens = wanted.map(|wanted| if wanted { g.len() } else { 0 });
-        let [d_gate, d_up] = match wanted {
-            [true, true] => filled_rows_of(lens, width, |row, [d_gate, d_up]| {
-                let range = row * width..row * width + d_gate.len();
-                let (g, u, d) = (&g[range.clone()], &u[range.clone()], &d[range]);
-                backward_gate(g, u, d, d_gate);
-                forward(g, d, d_up);
-            }),
-            _ => [
-                filled_rows(lens[0], width, |row, block| {
-                    let range = row * width..row * width + block.len();
-                    backward_gate(&g[range.clone()], &u[range.clone()], &d[range], block);
-                }),
-                filled_rows(lens[1], width, |row, block| {
-                    let range = row * width..row * width + block.len();
-                    forward(&g[range.clone()], &d[range], block);
-                }),
-            ],
-        };
+        let [d_gate, d_up] = filled_rows_of(g.len(), width, |row, [d_gate, d_up]| {
+            let range = row * width..row * width + d_gate.len();
+            let (g, u, d) = (&g[range.clone()], &u[range.clone()], &d[range]);
+            backward_gate(g, u, d, d_gate);
+            forward(g, d, d_up);
+        });
         let d_gate = wanted[0].then(|| tensor_of(d_gate, shape));
         let d_up = wanted[1].then(|| tensor_of(d_up, shape));
         [d_gate, d_up]
