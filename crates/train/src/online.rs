@@ -21,7 +21,7 @@ use crate::{
     optimizer::AdamW,
     reference,
     rollout::{
-        FirstRatio, HeldOut, Rollout, join, mean, rollouts, rollouts_of, scores, split,
+        FirstRatio, HeldOut, Rollout, SeenBy, join, mean, rollouts, rollouts_of, scores, split,
         write_samples,
     },
     sampler::TokenScores,
@@ -50,6 +50,7 @@ pub struct OnlineModels<'a> {
 struct Experience {
     rollouts: Vec<Rollout>,
     logps: Vec<Vec<f64>>,
+    seen_by: SeenBy,
     reference: Vec<Vec<f64>>,
     advantages: Vec<Vec<f64>>,
 }
@@ -417,10 +418,13 @@ fn gather<A: OnlineAlgorithm>(
     let sizes = (temperature, config.micro_batch_size);
     let kl_is_rewarded = config.kl_place == KlPlace::Reward && progress.kl_coef > 0.0;
     let may_serve = config.algorithm.opponent().is_none() && !kl_is_rewarded;
-    let TokenScores { logps, entropies } =
-        config
-            .sampler
-            .scores(models.policy, &rollouts, may_serve, sizes)?;
+    let TokenScores {
+        logps,
+        entropies,
+        seen_by,
+    } = config
+        .sampler
+        .scores(models.policy, &rollouts, may_serve, sizes)?;
     let reference_weights = reference.frozen();
     let mut frozen = Vec::with_capacity(rollouts.len());
     for part in rollouts.chunks(config.micro_batch_size) {
@@ -474,6 +478,7 @@ fn gather<A: OnlineAlgorithm>(
     let experience = Experience {
         rollouts,
         logps,
+        seen_by,
         reference: frozen,
         advantages,
     };
@@ -562,7 +567,11 @@ fn optimise<A: OnlineAlgorithm>(
             parts.set("policy/approx_kl", approx_kl);
             if first {
                 row.set("policy/ratio_first", 1.0 + ratio.error);
-                ratio.check(models.policy.precision, stage.name, step + 1)?;
+                ratio.check(
+                    (models.policy.precision, experience.seen_by),
+                    stage.name,
+                    step + 1,
+                )?;
             } else if config.target_kl > 0.0 && approx_kl > config.target_kl {
                 row.set("policy/stopped_epoch", epoch as f64);
                 break 'epochs;

@@ -35,7 +35,8 @@ use crate::{
     optimizer::AdamW,
     reference,
     rollout::{
-        FirstRatio, HeldOut, Rollout, join, mean, rollouts, rows_of, scores, split, write_samples,
+        FirstRatio, HeldOut, Rollout, SeenBy, join, mean, rollouts, rows_of, scores, split,
+        write_samples,
     },
     sampler::{Importance, TokenScores},
 };
@@ -114,6 +115,7 @@ pub struct Models<'a> {
 struct Experience {
     rollouts: Vec<Rollout>,
     logps: Vec<Vec<f64>>,
+    seen_by: SeenBy,
     values: Vec<Vec<f64>>,
     advantages: Vec<Vec<f64>>,
     returns: Vec<Vec<f64>>,
@@ -331,10 +333,13 @@ fn gather(
 
     let _awake = ThreadsAwake::new();
     let sizes = (temperature, config.micro_batch_size);
-    let TokenScores { logps, entropies } =
-        config
-            .sampler
-            .scores(policy, &rollouts, kl_coef == 0.0, sizes)?;
+    let TokenScores {
+        logps,
+        entropies,
+        seen_by,
+    } = config
+        .sampler
+        .scores(policy, &rollouts, kl_coef == 0.0, sizes)?;
     let (reference_weights, value_weights) = (reference.frozen(), models.value.frozen());
     let (mut frozen, mut values) = (vec![], vec![]);
     for part in rollouts.chunks(config.micro_batch_size) {
@@ -425,6 +430,7 @@ fn gather(
     let experience = Experience {
         rollouts,
         logps,
+        seen_by,
         values,
         advantages,
         returns,
@@ -518,7 +524,11 @@ fn optimise(
             if epoch == 0 && number == 0 {
                 row.set("policy/ratio_first", 1.0 + ratio_of_first.error);
                 row.set("policy/approx_kl_first", approx_kl);
-                ratio_of_first.check(models.policy.precision, stage.name, step + 1)?;
+                ratio_of_first.check(
+                    (models.policy.precision, experience.seen_by),
+                    stage.name,
+                    step + 1,
+                )?;
             } else if config.target_kl > 0.0 && approx_kl > config.target_kl {
                 row.set("policy/stopped_epoch", epoch as f64);
                 break 'epochs;

@@ -8,7 +8,7 @@ use togi_policy::{Decoder, Precision, WeightFormat};
 use crate::{
     error::TrainError,
     metrics::Row,
-    rollout::{Rollout, mean, split},
+    rollout::{Rollout, SeenBy, mean, split},
 };
 
 /// The settings.
@@ -53,6 +53,8 @@ pub(crate) struct TokenScores {
     pub(crate) logps: Vec<Vec<f64>>,
     /// Entropies of the distributions that they are of.
     pub(crate) entropies: Vec<Vec<f64>>,
+    /// Who saw them.
+    pub(crate) seen_by: SeenBy,
 }
 
 /// What the importance weights of a method are of.
@@ -134,6 +136,7 @@ impl SamplerSection {
     ) -> Result<TokenScores, TrainError> {
         let mut scores = TokenScores::default();
         if may_serve && self.is_policy(policy) {
+            scores.seen_by = SeenBy::Sampler;
             let numbers = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect();
             for rollout in rollouts {
                 scores.logps.push(numbers(&rollout.sampler_logps));
