@@ -226,7 +226,7 @@ const OFFLINE: [&str; 7] = [
     RATE,
 ];
 const LORA: &[&str] = &["--set=lora.r=4", "--set=lora.dropout=0.1"];
-const OFFLINE_CASES: [Case; 15] = [
+const OFFLINE_CASES: [Case; 16] = [
     ("sft", &[]),
     ("sft", LORA),
     ("reward", &[]),
@@ -234,6 +234,7 @@ const OFFLINE_CASES: [Case; 15] = [
     ("reward", &["--set=loss.kind=regression"]),
     ("dpo", &[]),
     ("dpo", LORA),
+    ("dpo", &["--set=train.gradient_checkpointing=true"]),
     ("ipo", &[]),
     ("slic", &[]),
     ("simpo", &[]),
@@ -261,10 +262,11 @@ const ONLINE: [&str; 8] = [
     "--set=optim.warmup_steps=0",
     RATE,
 ];
-const ONLINE_CASES: [Case; 14] = [
+const ONLINE_CASES: [Case; 15] = [
     ("ppo", &[]),
     ("ppo", LORA),
     ("grpo", &[]),
+    ("grpo", &["--set=gradient_checkpointing=true"]),
     ("dapo", &["--set=overlong_buffer=2"]),
     ("gspo", &[]),
     ("cispo", &[]),

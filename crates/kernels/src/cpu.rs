@@ -4,8 +4,9 @@ use rayon::prelude::*;
 
 /// Below this many multiply-adds a product runs on the calling thread.
 const PARALLEL_PRODUCT: usize = 1 << 19;
-/// Parts of a product are multiples of this many rows or columns.
-const TILE: usize = 48;
+/// Rows and columns that parts of a product are multiples of: a register tile of `gemm` with AVX-512. (With AVX2 a part
+/// may end in a smaller tile.)
+const TILE: [usize; 2] = [6, 64];
 /// Numbers of one buffer that a pointwise loop works on at a time: 16 KiB.
 const NEAREST_CACHE: usize = 1 << 12;
 /// Below this many elements a pointwise loop runs on the calling thread.
@@ -86,15 +87,13 @@ pub(crate) unsafe fn product(
     } else {
         1
     };
-    // The longer side of the result is shared out, in blocks of whole register tiles. `gemm`'s own
-    // threads would share out packed blocks, and wait for each other at every one.
-    let side = m.max(n);
-    let block = side.div_ceil(parts).next_multiple_of(TILE);
+    let (by_rows, block) = shared_out([m, n], parts);
+    let side = if by_rows { m } else { n };
     let out = SharedMut(out);
     let part = |first: usize| {
         let width = block.min(side - first);
-        let (rows, columns) = if m >= n { (first, 0) } else { (0, first) };
-        let (m, n) = if m >= n { (width, n) } else { (m, width) };
+        let (rows, columns) = if by_rows { (first, 0) } else { (0, first) };
+        let (m, n) = if by_rows { (width, n) } else { (m, width) };
         // SAFETY: the caller's promise; the parts write disjoint rows or columns.
         unsafe {
             gemm::gemm(
@@ -126,6 +125,23 @@ pub(crate) unsafe fn product(
         let firsts = (0..side).into_par_iter().step_by(block);
         firsts.for_each(part);
     }
+}
+
+/// How the result of a product is shared out, in blocks of whole register tiles: by rows or by columns, and so many to a
+/// part. `gemm`'s own threads would share out packed blocks, and wait for each other at every one.
+///
+/// Each thread reads all of the other factor, which is least where the longer side is cut; but where that leaves one
+/// thread more to do by an eighth, the other side is.
+fn shared_out([m, n]: [usize; 2], parts: usize) -> (bool, usize) {
+    let [rows, columns] = TILE;
+    let rows = m.div_ceil(parts).next_multiple_of(rows);
+    let columns = n.div_ceil(parts).next_multiple_of(columns);
+    let (most_by_rows, most_by_columns) = (rows.min(m) * n, columns.min(n) * m);
+    let by_rows = match m >= n {
+        true => most_by_rows <= most_by_columns + most_by_columns / 8,
+        false => most_by_rows + most_by_rows / 8 < most_by_columns,
+    };
+    (by_rows, if by_rows { rows } else { columns })
 }
 
 /// A buffer of whole rows that `f(first_row, rows)` fills, a few rows at a time, in parallel if there are enough.

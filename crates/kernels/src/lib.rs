@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)] // SIMD and strided products; every block says why it is sound
 
+mod activation;
 mod adamw;
 mod attention;
 mod bf16;
@@ -30,6 +31,7 @@ mod swiglu;
 mod threads;
 mod totals;
 
+pub use activation::Activation;
 pub use adamw::{AdamWStep, adamw_step, sum_of_squares};
 pub use attention::{AttentionShape, attention, softmax_in_place as softmax_row};
 pub use embedding::embedding;

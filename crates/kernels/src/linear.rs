@@ -1,10 +1,13 @@
 //! Products with a weight matrix in Hugging Face's orientation.
 
+use std::sync::Arc;
+
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{FloatDType, Tensor};
 use rayon::prelude::*;
 
 use crate::{
+    activation::{Activation, Again},
     bf16,
     cpu::{Mat, SharedMut, product},
     op::{CpuOp, View, apply, on_cpu, tensor_of},
@@ -23,21 +26,25 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     linear_in(Precision::F32, x, weight)
 }
 
-/// [`linear`] with both factors rounded to a precision, here and in the backward pass.
+/// [`linear`] with both factors rounded to a precision, here and in the backward pass. An [`Activation`] that can be
+/// made again is not kept for it.
 ///
 /// # Panics
 /// When the inner sizes differ.
-pub fn linear_in(precision: Precision, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+pub fn linear_in(precision: Precision, x: impl Into<Activation>, weight: Tensor<2>) -> Tensor<2> {
+    let activation = x.into();
+    let x = activation.value();
     assert_eq!(
         x.dims()[1],
         weight.dims()[1],
         "linear: inner sizes of x and weight differ"
     );
     if on_cpu(&x) && on_cpu(&weight) && precision != Precision::F16 {
-        apply(
-            Linear { precision },
-            [x.into_dispatch(), weight.into_dispatch()],
-        )
+        let op = Linear {
+            precision,
+            again: activation.again,
+        };
+        apply(op, [x.into_dispatch(), weight.into_dispatch()])
     } else {
         linear_composed(precision, x, weight)
     }
@@ -58,10 +65,16 @@ const SKINNY: usize = 32;
 #[derive(Clone, Debug)]
 struct Linear {
     precision: Precision,
+    /// `x`, where it is not kept.
+    again: Option<Arc<Again>>,
 }
 
 impl CpuOp<2> for Linear {
     type Saved = ();
+
+    fn keeps(&self) -> [bool; 2] {
+        [self.again.is_none(), true]
+    }
 
     fn forward(&self, [x, weight]: [&View; 2]) -> (FlexTensor, ()) {
         let [tokens, inner] = x.dims();
@@ -89,8 +102,8 @@ impl CpuOp<2> for Linear {
         wanted: [bool; 2],
         [_, sum]: [Option<&mut [f32]>; 2],
     ) -> [Option<FlexTensor>; 2] {
-        let [tokens, inner] = x.dims();
-        let [outer, _] = weight.dims();
+        let [outer, inner] = weight.dims();
+        let [tokens, _] = grad.dims();
         let d = Mat::rows(grad.data(), outer);
         let d_x = wanted[0].then(|| {
             let w = Mat::rows(weight.data(), inner);
@@ -100,6 +113,7 @@ impl CpuOp<2> for Linear {
         if !wanted[1] {
             return [d_x, None];
         }
+        let x = self.again.as_ref().map_or(x, |again| again.value());
         let x = Mat::rows(x.data(), inner);
         let shape = [outer, inner, tokens];
         let d = d.transposed();

@@ -50,9 +50,9 @@ pub(crate) trait CpuOp<const N: usize>: Clone + Debug + Send + 'static {
 
     fn forward(&self, inputs: [&View; N]) -> (FlexTensor, Self::Saved);
 
-    /// False if the backward pass reads nothing of the inputs: it is then given empty ones.
-    fn keeps_inputs(&self) -> bool {
-        true
+    /// Which inputs the backward pass reads: it is given an empty one for each other.
+    fn keeps(&self) -> [bool; N] {
+        [true; N]
     }
 
     /// Gradients with respect to the inputs that are `wanted`.
@@ -134,6 +134,21 @@ fn plain(tensor: DispatchTensor) -> FlexTensor {
     }
 }
 
+fn on_tape(tensor: DispatchTensor) -> FloatTensor<Tape> {
+    if tensor.autodiff == DispatchAutodiffContext::Disabled {
+        return FloatTensor::<Tape>::new(plain(tensor));
+    }
+    match <DispatchTensor as DispatchKindConversion<Tape>>::try_into_backend(tensor) {
+        Ok(BackendTensor::Float(tensor)) => tensor,
+        other => unreachable!("`on_cpu` was checked before: {other:?}"),
+    }
+}
+
+/// The numbers of a tensor that [`on_cpu`] is true of, on autodiff or not.
+pub(crate) fn view_of<const D: usize>(tensor: &Tensor<D>) -> View {
+    View::new(on_tape(tensor.clone().into_dispatch()).into_parts().0)
+}
+
 /// Runs `op` on flex tensors; it is recorded for the backward pass if any input is on autodiff.
 pub(crate) fn apply<const N: usize, const D: usize, O: CpuOp<N>>(
     op: O,
@@ -151,15 +166,7 @@ pub(crate) fn apply<const N: usize, const D: usize, O: CpuOp<N>>(
         );
     }
     let parts = inputs.map(|t| {
-        let tensor: FloatTensor<Tape> = if t.autodiff == DispatchAutodiffContext::Disabled {
-            FloatTensor::<Tape>::new(plain(t))
-        } else {
-            match <DispatchTensor as DispatchKindConversion<Tape>>::try_into_backend(t) {
-                Ok(BackendTensor::Float(tensor)) => tensor,
-                other => unreachable!("`on_cpu` was checked before: {other:?}"),
-            }
-        };
-        let (primitive, node) = tensor.into_parts();
+        let (primitive, node) = on_tape(t).into_parts();
         (View::new(primitive), node)
     });
     let mut nodes = Vec::with_capacity(N);
@@ -171,10 +178,11 @@ pub(crate) fn apply<const N: usize, const D: usize, O: CpuOp<N>>(
     let views: [View; N] = views.try_into().expect("N views were pushed");
     let nodes: [_; N] = nodes.try_into().expect("N nodes were pushed");
     let (out, saved) = op.forward(views.each_ref());
-    let views = match op.keeps_inputs() {
-        true => views,
-        false => views.map(|_| View(tensor_of(Vec::new(), [0]))),
-    };
+    let mut kept = op.keeps().into_iter();
+    let views = views.map(|view| match kept.next() {
+        Some(true) => view,
+        _ => View(tensor_of(Vec::new(), [0])),
+    });
     let out = match Recorded(op)
         .prepare::<NoCheckpointing>(nodes)
         .compute_bound()

@@ -25,7 +25,7 @@ pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
     );
     if on_cpu(&x) && on_cpu(&weight) {
         apply(
-            RmsNorm { eps: eps as f32 },
+            RmsNorm::new(eps),
             [x.into_dispatch(), weight.into_dispatch()],
         )
     } else {
@@ -40,8 +40,14 @@ pub fn rms_norm_composed(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2>
 }
 
 #[derive(Clone, Debug)]
-struct RmsNorm {
+pub(crate) struct RmsNorm {
     eps: f32,
+}
+
+impl RmsNorm {
+    pub(crate) fn new(eps: f64) -> Self {
+        Self { eps: eps as f32 }
+    }
 }
 
 /// Rows whose weight gradients are added up together; fixed, so that the sum does not depend on

@@ -142,8 +142,8 @@ impl Rotary {
 impl CpuOp<1> for Rotary {
     type Saved = ();
 
-    fn keeps_inputs(&self) -> bool {
-        false
+    fn keeps(&self) -> [bool; 1] {
+        [false]
     }
 
     fn forward(&self, [x]: [&View; 1]) -> (FlexTensor, ()) {

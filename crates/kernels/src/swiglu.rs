@@ -35,7 +35,7 @@ pub fn swiglu_composed(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 }
 
 #[derive(Clone, Debug)]
-struct Swiglu;
+pub(crate) struct Swiglu;
 
 multiversion! {
     fn forward<F>(gate: &[f32], up: &[f32], out: &mut [f32]) {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use togi_kernels::{
-    self as fused, AdamWStep, AttentionShape, KvCache, Precision, RotaryTable, Run, WeightFormat,
-    composed,
+    self as fused, Activation, AdamWStep, AttentionShape, KvCache, Precision, RotaryTable, Run,
+    WeightFormat, composed,
 };
 
 use common::{close, host, numbers};
@@ -284,6 +284,65 @@ fn gradients_are_added_to_their_totals() {
     let plain = layer.clone().inner();
     assert!(fused::GradientTotal::new(&plain, plain.clone()).is_err());
     assert!(fused::GradientTotal::new(&layer, tied.clone().inner()).is_err());
+}
+
+/// Activations that layers' backward passes make again, one for two layers, beside the composed forms.
+#[test]
+fn layers_of_activations_match() {
+    for [t, d, o] in [[1, 1, 1], [5, 17, 3], [70, 64, 96]] {
+        let vector = |w: &Tensor<2>| w.clone().reshape([d]);
+        compare(
+            &format!("two layers of a norm, {t}x{d}x{o}"),
+            [
+                leaf(1, [t, d]),
+                leaf(2, [1, d]),
+                leaf(3, [o, d]),
+                leaf(4, [o, d]),
+            ],
+            |[x, n, a, b]| {
+                let normed = Activation::rms_norm(x.clone(), vector(n), 1e-5);
+                let layer =
+                    |w: &Tensor<2>| fused::linear_in(Precision::F32, normed.clone(), w.clone());
+                layer(a) * layer(b)
+            },
+            |[x, n, a, b]| {
+                let normed = composed::rms_norm(x.clone(), vector(n), 1e-5);
+                let layer =
+                    |w: &Tensor<2>| composed::linear(Precision::F32, normed.clone(), w.clone());
+                layer(a) * layer(b)
+            },
+        );
+        compare(
+            &format!("a layer of a gated unit, {t}x{d}x{o}"),
+            [leaf(1, [t, d]), leaf(2, [t, d]), leaf(3, [o, d])],
+            |[g, u, w]| {
+                let gated = Activation::swiglu(g.clone() * 6.0, u.clone());
+                fused::linear_in(Precision::F32, gated, w.clone())
+            },
+            |[g, u, w]| {
+                let gated = composed::swiglu(g.clone() * 6.0, u.clone());
+                composed::linear(Precision::F32, gated, w.clone())
+            },
+        );
+    }
+}
+
+/// The numbers are those of activations that are kept, to the bit, with a weight that is not trained too.
+#[test]
+fn an_activation_that_is_made_again_is_the_same() {
+    let (x, norm, w) = (leaf(1, [40, 24]), leaf(2, [1, 24]), leaf(3, [30, 24]));
+    let vector = || norm.clone().reshape([24]);
+    for w in [w.clone(), w.inner()] {
+        let again = Activation::rms_norm(x.clone(), vector(), 1e-5);
+        let kept = Activation::from(fused::rms_norm(x.clone(), vector(), 1e-5));
+        let [again, kept] = [again, kept].map(|activation| {
+            let out = fused::linear_in(Precision::F32, activation, w.clone());
+            let grads = (out.clone() * out.clone()).sum().backward();
+            let of = |leaf: &Tensor<2>| leaf.grad(&grads).map(host);
+            (host(out.inner()), of(&x), of(&norm), of(&w))
+        });
+        assert_eq!(again, kept);
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use togi_data::{Sample, rng::CounterRng};
 use togi_kernels::{
-    AttentionShape, KvCache, Precision, RotaryTable, WeightFormat, attention, embedding, linear,
-    linear_in, rms_norm, rotary, swiglu,
+    Activation, AttentionShape, KvCache, Precision, RotaryTable, WeightFormat, attention,
+    embedding, linear, linear_in, rms_norm, rotary,
 };
 
 use crate::{
@@ -242,7 +242,7 @@ impl Decoder {
         weights: &Weights,
         hidden: Tensor<2>,
     ) -> Result<Tensor<2>, PolicyError> {
-        let [logits] = self.products(weights, [self.head_name().to_owned()], hidden)?;
+        let [logits] = self.products(weights, [self.head_name().to_owned()], &hidden.into())?;
         Ok(logits)
     }
 
@@ -317,7 +317,7 @@ impl Decoder {
     }
 
     /// `x Wᵀ` in the decoder's precision.
-    fn product(&self, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    fn product(&self, x: impl Into<Activation>, weight: Tensor<2>) -> Tensor<2> {
         linear_in(self.precision, x, weight)
     }
 
@@ -339,15 +339,16 @@ impl Decoder {
         let name = |part: &str| format!("model.layers.{layer}.{part}");
         let mlp = |part: &str| format!("model.layers.{layer}.mlp.{part}");
         let norm = self.vector(weights, &name("input_layernorm.weight"))?;
-        let normed = rms_norm(x.clone(), norm, eps);
+        let normed = Activation::rms_norm(x.clone(), norm, eps);
         let attended = self.attend(weights, layer, normed, positions, attend)?;
-        let [out] = self.project(weights, [name("self_attn.o_proj")], attended)?;
+        let [out] = self.project(weights, [name("self_attn.o_proj")], attended.into())?;
         x = x + out;
         let norm = self.vector(weights, &name("post_attention_layernorm.weight"))?;
-        let normed = rms_norm(x.clone(), norm, eps);
+        let normed = Activation::rms_norm(x.clone(), norm, eps);
         let parts = [mlp("gate_proj"), mlp("up_proj")];
         let [gate, up] = self.project(weights, parts, normed)?;
-        let [out] = self.project(weights, [mlp("down_proj")], swiglu(gate, up))?;
+        let gated = Activation::swiglu(gate, up);
+        let [out] = self.project(weights, [mlp("down_proj")], gated)?;
         Ok(x + out)
     }
 
@@ -355,7 +356,7 @@ impl Decoder {
         &self,
         weights: &Weights,
         layer: usize,
-        x: Tensor<2>,
+        x: Activation,
         positions: &Arc<[u32]>,
         attend: &mut Attend<'_>,
     ) -> Result<Tensor<2>, PolicyError> {
@@ -406,10 +407,10 @@ impl Decoder {
         &self,
         weights: &Weights,
         names: [String; N],
-        x: Tensor<2>,
+        x: Activation,
     ) -> Result<[Tensor<2>; N], PolicyError> {
         let matrices = names.each_ref().map(|name| format!("{name}.weight"));
-        let mut outs = self.products(weights, matrices, x.clone())?;
+        let mut outs = self.products(weights, matrices, &x)?;
         for (out, name) in outs.iter_mut().zip(&names) {
             if let Some(bias) = weights.vector(&format!("{name}.bias")) {
                 *out = out.clone() + bias.unsqueeze();
@@ -418,7 +419,7 @@ impl Decoder {
                 && let Some(a) = weights.matrix(&format!("{name}.lora_A.weight"))
             {
                 let b = self.matrix(weights, &format!("{name}.lora_B.weight"))?;
-                let x = self.drop(weights, lora.dropout, name, x.clone());
+                let x = self.drop(weights, lora.dropout, name, &x);
                 *out = out.clone() + self.product(self.product(x, a), b) * lora.scale();
             }
         }
@@ -430,10 +431,10 @@ impl Decoder {
         &self,
         weights: &Weights,
         names: [String; N],
-        x: Tensor<2>,
+        x: &Activation,
     ) -> Result<[Tensor<2>; N], PolicyError> {
         let outs = match weights.packed(&names[0]) {
-            Some(packed) => packed.apply(x),
+            Some(packed) => packed.apply(x.value()),
             None => {
                 let mut outs = Vec::with_capacity(N);
                 for name in &names {
@@ -448,10 +449,11 @@ impl Decoder {
     }
 
     /// Inverted dropout, keyed by the pass and the layer's name.
-    fn drop(&self, weights: &Weights, rate: f64, name: &str, x: Tensor<2>) -> Tensor<2> {
+    fn drop(&self, weights: &Weights, rate: f64, name: &str, x: &Activation) -> Activation {
         let Some(key) = weights.dropout().filter(|_| rate > 0.0) else {
-            return x;
+            return x.clone();
         };
+        let x = x.value();
         let shape = x.dims();
         let layer = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
@@ -461,7 +463,7 @@ impl Decoder {
         let mask: Vec<f32> = (0..shape[0] * shape[1])
             .map(|_| if rng.next_f64() < rate { 0.0 } else { keep })
             .collect();
-        x * Tensor::from_data(TensorData::new(mask, shape), &self.device)
+        (x * Tensor::from_data(TensorData::new(mask, shape), &self.device)).into()
     }
 }
 

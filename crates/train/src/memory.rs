@@ -303,9 +303,8 @@ impl Demand {
     fn layer(&self, longest: usize) -> usize {
         let (d, f, q, kv) = self.widths();
         let heads = self.config.num_attention_heads;
-        // Residuals and norms, queries, keys, values, attention's result and log-sums, gate, up and their
-        // product.
-        let mut kept = 4 * d + 2 * q + 2 * kv + heads + 3 * f;
+        // What goes into the norms, queries, keys, values, attention's result and log-sums, gate and up.
+        let mut kept = 2 * d + 2 * q + 2 * kv + heads + 2 * f;
         if self.config.qk_norm {
             kept += q + kv;
         }
@@ -318,9 +317,9 @@ impl Demand {
             kept += lora.target_modules.iter().map(branch).sum::<usize>();
         }
         if self.form == Form::Composed {
-            // Scaled norms; queries and keys before rotary; keys and values for each query head; scores, their maxima's differences and
+            // What goes into linear layers; scaled norms; queries and keys before rotary; keys and values for each query head; scores, their maxima's differences and
             // softmax; sigmoid and silu.
-            kept += 2 * d + 3 * q + kv + 3 * heads * longest + 2 * f;
+            kept += 4 * d + 3 * q + kv + 3 * heads * longest + 3 * f;
         }
         kept
     }

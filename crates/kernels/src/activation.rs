@@ -1,0 +1,94 @@
+//! What goes into linear layers and costs little to make: their backward passes make it again, and nothing keeps it
+//! until then.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use burn::backend::flex::FlexTensor;
+use burn::tensor::Tensor;
+
+use crate::{
+    op::{CpuOp, View, is_tracked, on_cpu, view_of},
+    rms_norm::{RmsNorm, rms_norm},
+    swiglu::{Swiglu, swiglu},
+};
+
+/// An input of linear layers, `[tokens, width]`, which may know how it is made.
+///
+/// On the CPU [`linear_in`](crate::linear_in) keeps that for its backward pass, and not the numbers. Layers with one
+/// input make it once, and it is gone after the last of them.
+#[derive(Clone, Debug)]
+pub struct Activation {
+    value: Tensor<2>,
+    pub(crate) again: Option<Arc<Again>>,
+}
+
+impl Activation {
+    /// [`rms_norm`].
+    ///
+    /// # Panics
+    /// As it does.
+    pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Self {
+        let recorded = is_tracked(&x) || is_tracked(&weight);
+        let again = (recorded && on_cpu(&x) && on_cpu(&weight))
+            .then(|| Again::of(RmsNorm::new(eps), [view_of(&x), view_of(&weight)]));
+        let value = rms_norm(x, weight, eps);
+        Self { value, again }
+    }
+
+    /// [`swiglu`].
+    ///
+    /// # Panics
+    /// As it does.
+    pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Self {
+        let recorded = is_tracked(&gate) || is_tracked(&up);
+        let again = (recorded && on_cpu(&gate) && on_cpu(&up))
+            .then(|| Again::of(Swiglu, [view_of(&gate), view_of(&up)]));
+        let value = swiglu(gate, up);
+        Self { value, again }
+    }
+
+    /// The numbers.
+    pub fn value(&self) -> Tensor<2> {
+        self.value.clone()
+    }
+}
+
+/// Something that is kept as it is.
+impl From<Tensor<2>> for Activation {
+    fn from(value: Tensor<2>) -> Self {
+        Self { value, again: None }
+    }
+}
+
+/// How an activation is made, and the activation once a backward pass has made it.
+pub(crate) struct Again {
+    make: Box<dyn Fn() -> FlexTensor + Send + Sync>,
+    made: OnceLock<View>,
+}
+
+impl Again {
+    fn of<const N: usize, O: CpuOp<N> + Sync>(op: O, inputs: [View; N]) -> Arc<Self> {
+        Arc::new(Self {
+            make: Box::new(move || op.forward(inputs.each_ref()).0),
+            made: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn value(&self) -> &View {
+        self.made.get_or_init(|| View::new((self.make)()))
+    }
+}
+
+impl fmt::Debug for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.made.get().is_some() {
+            "made"
+        } else {
+            "to make"
+        };
+        f.debug_tuple("Again").field(&state).finish()
+    }
+}
