@@ -12,24 +12,19 @@ use togi_train::{
     Event, Observer,
     ai_labels::label,
     arena::{Arena, Compared, lab_prompts},
-    cai::{self, CaiConfig, LabPrincipleJudge},
+    cai::{self, LabPrincipleJudge},
     data::{DataSource, LabRows, check},
     judge_config::{JudgeConfig, JudgeSource},
-    rlaif::{self, Learn, RlaifConfig},
+    memory::{OfStage, sizes},
+    rlaif::{self, Learn},
     stages,
 };
 
-use crate::{
-    InputError, judge,
-    recipe::{cai_defaults, rlaif_defaults},
-    session::Session,
-    train::TrainArguments,
-    versus::Versus,
-};
+use crate::{InputError, judge, session::Session, train::TrainArguments, versus::Versus};
 
 impl TrainArguments {
     /// The judge that was named; on the lab its annotators, else the model itself.
-    fn judge_spec(&self) -> &str {
+    pub(crate) fn judge_spec(&self) -> &str {
         let own = if self.on_lab() { "lab" } else { "self" };
         self.judge.as_deref().unwrap_or(own)
     }
@@ -47,7 +42,8 @@ impl TrainArguments {
 }
 
 pub(crate) fn run_rlaif(arguments: &TrainArguments) -> Result<()> {
-    let config: RlaifConfig = arguments.resolve(&rlaif_defaults(arguments.on_lab()))?;
+    let config = arguments.rlaif_config()?;
+    let watching = arguments.memory.watching()?;
     let (source, seed) = (arguments.source()?, config.seed);
     arguments.check_judge(&source)?;
     check(&source, &LabRows::Prompts, config.learn.data())?;
@@ -57,9 +53,13 @@ pub(crate) fn run_rlaif(arguments: &TrainArguments) -> Result<()> {
     let judge = config.judge.build(spec, seed)?;
     let start = policy.clone();
     let prompts = session.prompts(&source, config.learn.data(), &policy, seed)?;
+    let device = session.device.clone();
     let mut stage = session.stage(seed);
+    let own = arguments.judge_parameters(&policy);
     let Policy { decoder, tokenizer } = &mut policy;
     let asked = &prompts.train;
+    let learning = OfStage::rlaif(&config, decoder, own, &sizes(asked))?;
+    stage.watches(watching.over(&learning, &device));
     let labelled = label(
         &mut stage,
         decoder,
@@ -68,6 +68,9 @@ pub(crate) fn run_rlaif(arguments: &TrainArguments) -> Result<()> {
         asked,
         &config.label,
     )?;
+    // Now the pairs are known.
+    let learning = learning.with_sizes(sizes(&labelled.train));
+    stage.watch = watching.over(&learning, &device);
     match &config.learn {
         Learn::RewardModel(settings) => {
             *decoder = decoder.with_score_head(Some(seed))?;
@@ -91,7 +94,8 @@ pub(crate) fn run_rlaif(arguments: &TrainArguments) -> Result<()> {
 }
 
 pub(crate) fn run_cai(arguments: &TrainArguments) -> Result<()> {
-    let config: CaiConfig = arguments.resolve(&cai_defaults(arguments.on_lab()))?;
+    let config = arguments.cai_config()?;
+    let watching = arguments.memory.watching()?;
     let (source, seed) = (arguments.source()?, config.seed);
     arguments.check_judge(&source)?;
     check(&source, &LabRows::Prompts, &config.preference.data)?;
@@ -127,8 +131,11 @@ pub(crate) fn run_cai(arguments: &TrainArguments) -> Result<()> {
     };
     let prompts = session.prompts(&source, &config.preference.data, &policy, seed)?;
     let asked = &prompts.train;
-    let Session { run, bars, .. } = &mut session;
-    let revised = stages::stage(run, "revisions", seed ^ 20, &device, bars, |stage| {
+    let judges = 2 * arguments.judge_parameters(&policy);
+    let revising = OfStage::revisions(&config, &policy.decoder, judges, &sizes(asked));
+    let mut stages = session.stages(watching);
+    let revised = stages.stage("revisions", seed ^ stages::REVISIONS, |stage| {
+        stage.watches(watching.over(&revising, &device));
         let Policy {
             mut decoder,
             tokenizer,
@@ -149,6 +156,9 @@ pub(crate) fn run_cai(arguments: &TrainArguments) -> Result<()> {
             .max_length
             .min(decoder.config.max_position_embeddings);
         let (train, valid) = cai::samples(&chains, asked, &tokenizer, share, longest)?;
+        // Now the revisions are known.
+        let learning = revising.with_sizes(sizes(&train));
+        stage.watch = watching.over(&learning, &device);
         cai::learn_revisions(stage, &mut decoder, (&train, &valid), &config.sft)?;
         decoder.merge_lora();
         Ok(Policy::new(decoder, tokenizer, "the run")?)
@@ -156,6 +166,8 @@ pub(crate) fn run_cai(arguments: &TrainArguments) -> Result<()> {
     let mut tuned = revised.clone();
     let mut stage = session.stage(seed);
     let Policy { decoder, tokenizer } = &mut tuned;
+    let comparing = OfStage::cai(&config, decoder, judges, &sizes(asked));
+    stage.watches(watching.over(&comparing, &device));
     let labelled = label(
         &mut stage,
         decoder,
@@ -164,6 +176,8 @@ pub(crate) fn run_cai(arguments: &TrainArguments) -> Result<()> {
         asked,
         &config.label,
     )?;
+    let learning = comparing.with_sizes(sizes(&labelled.train));
+    stage.watch = watching.over(&learning, &device);
     rlaif::learn_policy(&mut stage, decoder, &labelled, &config.preference)?;
     // The adapter belongs to the model that has learnt the revisions.
     tuned.decoder.merge_lora();

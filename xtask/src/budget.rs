@@ -9,10 +9,13 @@ use clap::Args;
 use togi_data::{DataError, Located, LossOn, TokenizeOptions, Tokenizer, lab::Writer, tokenize};
 use togi_policy::Policy;
 use togi_train::{
-    config::{DataSection, RecipeConfig, Resolved, resolve_auto},
+    config::{DataSection, RecipeConfig, Resolved, resolve, resolve_auto},
     data::{LabRows, samples},
     kto::KtoConfig,
-    memory::{Available, Demand, Extent, Keys, Sizes, available, human, parse_size, sizes},
+    memory::{
+        Available, Demand, Extent, Keys, OfStage, Sizes, Watching, available, human, parse_size,
+        sizes,
+    },
     online::{OnlineAlgorithm, OnlineConfig},
     ppo::PpoConfig,
     preference::PreferenceConfig,
@@ -29,6 +32,7 @@ use crate::{
 #[derive(Args)]
 pub(crate) struct MemoryArguments {
     /// Samples that go through the model at a time: a number, or `auto` for the largest that memory allows.
+    /// Of a recipe of several stages (rlhf, cai), in each of them.
     #[arg(long, value_name = "N|auto")]
     pub(crate) micro_batch: Option<String>,
     /// The most memory that the run may use, such as 8GB or 512MiB: said before the start where the
@@ -41,6 +45,11 @@ impl MemoryArguments {
     /// The limit in bytes.
     pub(crate) fn limit(&self) -> Result<Option<u64>> {
         Ok(self.memory_limit.as_deref().map(parse_size).transpose()?)
+    }
+
+    /// How stages are watched.
+    pub(crate) fn watching(&self) -> Result<Watching> {
+        Ok(Watching::Within(self.limit()?))
     }
 }
 
@@ -55,25 +64,51 @@ impl TrainArguments {
         defaults: &C,
         demand: impl FnOnce(&C, &Device) -> Result<Demand>,
     ) -> Result<C> {
-        let settings = self.given()?;
+        self.settle_stages(defaults, |config, device| {
+            Ok(vec![OfStage {
+                name: "",
+                keys: self.keys(),
+                demand: demand(config, device)?,
+            }])
+        })
+    }
+
+    /// As [`TrainArguments::settle`], each micro-batch for its own stage.
+    pub(crate) fn settle_stages<C: RecipeConfig>(
+        &self,
+        defaults: &C,
+        stages: impl FnOnce(&C, &Device) -> Result<Vec<OfStage>>,
+    ) -> Result<C> {
+        let mut settings = self.given()?;
         let Resolved { config, auto } = resolve_auto(defaults, self.config_file(), &settings)?;
-        let Some(key) = auto.first() else {
+        if auto.is_empty() {
             return Ok(config);
-        };
-        let micro = match self.kept(key) {
-            Some(micro) => micro,
-            None => {
-                let device = device::parse(&self.device)?;
-                self.choose(&demand(&config, &device)?, &device, key)?
+        }
+        let mut open = Vec::new();
+        for key in &auto {
+            match self.kept(key) {
+                Some(micro) => settings.push(format!("{key}={micro}")),
+                None => open.push(key),
             }
-        };
-        let mut settings = settings;
-        settings.push(format!("{key}={micro}"));
-        Ok(resolve_auto(defaults, self.config_file(), &settings)?.config)
+        }
+        if !open.is_empty() {
+            let device = device::parse(&self.device)?;
+            let stages = stages(&config, &device)?;
+            for key in open {
+                // A key of no stage is refused when it is read again.
+                let micro = match stages.iter().find(|stage| stage.keys.micro() == *key) {
+                    Some(stage) => self.choose(stage, &device)?,
+                    None => 1,
+                };
+                settings.push(format!("{key}={micro}"));
+            }
+        }
+        Ok(resolve(defaults, self.config_file(), &settings)?)
     }
 
     /// The largest micro-batch that fits; it is said with the numbers.
-    fn choose(&self, demand: &Demand, device: &Device, key: &str) -> Result<usize> {
+    fn choose(&self, stage: &OfStage, device: &Device) -> Result<usize> {
+        let (key, demand) = (stage.keys.micro(), &stage.demand);
         let (bytes, from) = match available(device, self.memory.limit()?) {
             Available::Known(bytes, from) => (bytes, from),
             Available::Unknown(reason) => {
@@ -83,7 +118,7 @@ impl TrainArguments {
         };
         let Some(micro) = demand.largest_micro(bytes) else {
             let smallest = demand.with_micro(demand.unit);
-            let settings = smallest.advice(&self.keys());
+            let settings = smallest.advice(&stage.keys);
             let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
             let help = match settings.is_empty() {
                 true => "take a smaller model".to_owned(),
@@ -117,15 +152,15 @@ impl TrainArguments {
         value.as_integer()?.try_into().ok()
     }
 
-    /// What the recipe calls the settings that memory depends on.
+    /// What a recipe of one stage calls the settings that memory depends on.
     pub(crate) fn keys(&self) -> Keys {
         match self.recipe.is_online() {
-            true => Keys::DRAWN,
-            false => Keys::FIXED,
+            true => Keys::drawn(""),
+            false => Keys::fixed(""),
         }
     }
 
-    fn sizes<T: Extent>(
+    pub(crate) fn sizes<T: Extent>(
         &self,
         policy: &Policy,
         rows: LabRows,
@@ -151,23 +186,33 @@ impl TrainArguments {
         )
     }
 
+    /// Of what a reward model learns from.
+    pub(crate) fn reward_sizes(
+        &self,
+        policy: &Policy,
+        config: &RewardConfig,
+        seed: u64,
+    ) -> Result<Sizes> {
+        let rows = config.lab_rows();
+        let how = (&config.data, LossOn::Completion, seed);
+        match config.loss {
+            RewardLoss::BradleyTerry { .. } | RewardLoss::SoftLabels { .. } => {
+                self.sizes(policy, rows, how, tokenize::pair)
+            }
+            RewardLoss::Ties { .. } | RewardLoss::PlackettLuce | RewardLoss::AllPairs => {
+                self.sizes(policy, rows, how, tokenize::ranking)
+            }
+            RewardLoss::Regression => self.sizes(policy, rows, how, tokenize::rated),
+            RewardLoss::Steps => self.sizes(policy, rows, how, tokenize::steps),
+        }
+    }
+
     pub(crate) fn reward_config(&self) -> Result<RewardConfig> {
         let defaults = reward_defaults(self.on_lab());
         self.settle(&defaults, |config: &RewardConfig, device| {
             let mut policy = self.load(device, config.seed)?;
             policy.decoder = policy.decoder.with_score_head(Some(config.seed))?;
-            let rows = config.lab_rows();
-            let how = (&config.data, LossOn::Completion, config.seed);
-            let sizes = match config.loss {
-                RewardLoss::BradleyTerry { .. } | RewardLoss::SoftLabels { .. } => {
-                    self.sizes(&policy, rows, how, tokenize::pair)?
-                }
-                RewardLoss::Ties { .. } | RewardLoss::PlackettLuce | RewardLoss::AllPairs => {
-                    self.sizes(&policy, rows, how, tokenize::ranking)?
-                }
-                RewardLoss::Regression => self.sizes(&policy, rows, how, tokenize::rated)?,
-                RewardLoss::Steps => self.sizes(&policy, rows, how, tokenize::steps)?,
-            };
+            let sizes = self.reward_sizes(&policy, config, config.seed)?;
             Ok(Demand::reward(config, &policy.decoder, sizes))
         })
     }
@@ -215,8 +260,7 @@ impl TrainArguments {
             &ppo_defaults(self.on_lab()),
             |config: &PpoConfig, device| {
                 let policy = self.load(device, config.seed)?;
-                let how = (&config.data, LossOn::Completion, config.seed);
-                let prompts = self.sizes(&policy, LabRows::Prompts, how, tokenize::prompt)?;
+                let prompts = self.prompt_sizes(&policy, &config.data, config.seed)?;
                 let rewards = self.reward_parameters(&policy);
                 Ok(Demand::ppo(config, &policy.decoder, rewards, &prompts))
             },
@@ -229,8 +273,7 @@ impl TrainArguments {
     ) -> Result<OnlineConfig<A>> {
         self.settle(defaults, |config: &OnlineConfig<A>, device| {
             let policy = self.load(device, config.seed)?;
-            let how = (&config.data, LossOn::Completion, config.seed);
-            let prompts = self.sizes(&policy, LabRows::Prompts, how, tokenize::prompt)?;
+            let prompts = self.prompt_sizes(&policy, &config.data, config.seed)?;
             let rewards = self.reward_parameters(&policy);
             Ok(Demand::online(config, &policy.decoder, rewards, &prompts))
         })

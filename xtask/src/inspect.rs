@@ -15,18 +15,16 @@ use togi_policy::Policy;
 use togi_train::{
     config::{DataSection, RecipeConfig, to_toml},
     data::{DataSource, LabRows, Rows, rows},
-    memory::{self, Available, Demand, Extent, Sizes, available, human},
+    memory::{self, Available, Demand, Extent, Keys, OfStage, RlhfSizes, Sizes, available, human},
     online::{OnlineAlgorithm, OnlineConfig},
     ppo::ValueInit,
-    reward::RewardLoss,
-    rlhf::RlhfConfig,
-    rso::RsoConfig,
+    reward::{RewardConfig, RewardLoss},
 };
 
 use crate::{
     device,
-    recipe::{OnlineVisitor, Recipe, preference_defaults, rso_defaults},
-    train::{TrainArguments, rlhf_defaults},
+    recipe::{OnlineVisitor, Recipe, preference_defaults},
+    train::TrainArguments,
 };
 
 #[derive(Args)]
@@ -133,7 +131,8 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
                 config.seed,
                 tokenize::sft,
             )?;
-            arguments.memory(&Demand::sft(&config, &plain, batches), &device)?;
+            let demand = Demand::sft(&config, &plain, batches);
+            arguments.memory(&demand, &device)?;
         }
         Recipe::Reward => {
             let config = train.reward_config()?;
@@ -141,22 +140,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             policy.decoder = policy.decoder.with_score_head(Some(config.seed))?;
             let plain = policy.decoder.clone();
             add_lora(&mut policy, config.lora.as_ref(), config.seed)?;
-            let (rows, seed) = (config.lab_rows(), config.seed);
-            let (section, on) = (&config.data, LossOn::Completion);
-            let batches = match config.loss {
-                RewardLoss::BradleyTerry { .. } | RewardLoss::SoftLabels { .. } => {
-                    arguments.look(&policy, rows, section, on, seed, tokenize::pair)?
-                }
-                RewardLoss::Ties { .. } | RewardLoss::PlackettLuce | RewardLoss::AllPairs => {
-                    arguments.look(&policy, rows, section, on, seed, tokenize::ranking)?
-                }
-                RewardLoss::Regression => {
-                    arguments.look(&policy, rows, section, on, seed, tokenize::rated)?
-                }
-                RewardLoss::Steps => {
-                    arguments.look(&policy, rows, section, on, seed, tokenize::steps)?
-                }
-            };
+            let batches = arguments.look_reward(&policy, &config, config.seed)?;
             arguments.memory(&Demand::reward(&config, &plain, batches), &device)?;
         }
         Recipe::Kto => {
@@ -178,14 +162,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
         Recipe::Ppo => {
             let config = train.ppo_config()?;
             let policy = heading(train, &config, &device, config.seed)?;
-            let batches = arguments.look(
-                &policy,
-                LabRows::Prompts,
-                &config.data,
-                LossOn::Completion,
-                config.seed,
-                tokenize::prompt,
-            )?;
+            let batches = arguments.look_prompts(&policy, &config.data, config.seed)?;
             let rewards = train.reward_parameters(&policy);
             if rewards == 0 && config.value_init == ValueInit::RewardModel {
                 println!("\nwithout a reward model, the value model starts from the policy");
@@ -194,58 +171,51 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             arguments.memory(&demand, &device)?;
         }
         Recipe::Rso => {
-            let config: RsoConfig = train.resolve(&rso_defaults(on_lab))?;
-            let seed = config.preference.seed;
-            let mut policy = heading(train, &config, &device, seed)?;
+            let config = train.rso_config()?;
+            let settings = &config.preference;
+            let mut policy = heading(train, &config, &device, settings.seed)?;
             let plain = policy.decoder.clone();
-            let lora = config.preference.lora.as_ref();
-            add_lora(&mut policy, lora, seed)?;
-            let data = &config.preference.data;
-            let on = LossOn::Completion;
-            let rows = LabRows::Prompts;
-            let prompts = arguments.look(&policy, rows, data, on, seed, tokenize::prompt)?;
-            // The pairs are not drawn yet: two of the longest answers to each prompt.
-            let new = config.sampling.max_new_tokens;
-            let pair = |(tokens, _): (usize, usize)| (tokens + 2 * new, 2 * new);
-            let batches: Sizes = prompts.into_iter().map(pair).collect();
-            let demand = Demand::preference(&config.preference, &plain, batches);
-            arguments.memory(&demand, &device)?;
+            add_lora(&mut policy, settings.lora.as_ref(), settings.seed)?;
+            let prompts = arguments.look_prompts(&policy, &settings.data, settings.seed)?;
+            let rewards = train.reward_parameters(&policy);
+            let stage = OfStage::rso(&config, &plain, rewards, &prompts);
+            arguments.memory_of_stages(&[stage], &device)?;
+        }
+        Recipe::Rlaif => {
+            let config = train.rlaif_config()?;
+            let (policy, seed) = (heading(train, &config, &device, config.seed)?, config.seed);
+            let prompts = arguments.look_prompts(&policy, config.learn.data(), seed)?;
+            let judge = train.judge_parameters(&policy);
+            let stage = OfStage::rlaif(&config, &policy.decoder, judge, &prompts)?;
+            arguments.memory_of_stages(&[stage], &device)?;
+        }
+        Recipe::Cai => {
+            let config = train.cai_config()?;
+            let (policy, seed) = (heading(train, &config, &device, config.seed)?, config.seed);
+            let prompts = arguments.look_prompts(&policy, &config.preference.data, seed)?;
+            let stages = train.cai_stages(&config, &policy, &prompts);
+            arguments.memory_of_stages(&stages, &device)?;
         }
         Recipe::Rlhf => {
-            let config: RlhfConfig = train.resolve(&rlhf_defaults(train)?)?;
+            let config = train.rlhf_config()?;
             let policy = heading(train, &config, &device, config.seed)?;
-            let pairs = LabRows::Preferences(config.reward.annotators);
+            let [_, sft, reward, ppo] = config.data_seeds(&train.source()?);
             println!("\n{}", title("sft: answers"));
             let written = LabRows::Answers(Writer::demonstrator());
-            arguments.look(
-                &policy,
-                written,
-                &config.sft.data,
-                config.sft.loss_on,
-                config.seed,
-                tokenize::sft,
-            )?;
+            let (section, on) = (&config.sft.data, config.sft.loss_on);
+            let sft = arguments.look(&policy, written, section, on, sft, tokenize::sft)?;
             println!("\n{}", title("reward: comparisons"));
-            arguments.look(
-                &policy,
-                pairs,
-                &config.reward.data,
-                LossOn::Completion,
-                config.seed,
-                tokenize::pair,
-            )?;
+            let reward = arguments.look_reward(&policy, &config.reward, reward)?;
             println!("\n{}", title("ppo: prompts"));
-            let batches = arguments.look(
-                &policy,
-                LabRows::Prompts,
-                &config.ppo.data,
-                LossOn::Completion,
-                config.seed,
-                tokenize::prompt,
-            )?;
-            let rewards = policy.decoder.params.count().0;
-            let demand = Demand::ppo(&config.ppo, &policy.decoder, rewards, &batches);
-            arguments.memory(&demand, &device)?;
+            let ppo = arguments.look_prompts(&policy, &config.ppo.data, ppo)?;
+            let sizes = RlhfSizes {
+                base: train.base_sizes(&config, &policy)?,
+                sft,
+                reward,
+                ppo,
+            };
+            let stages = OfStage::rlhf(&config, &policy.decoder, sizes)?;
+            arguments.memory_of_stages(&stages, &device)?;
         }
         recipe => {
             let config = train.preference_config(&preference_defaults(recipe, on_lab))?;
@@ -328,18 +298,32 @@ impl InspectArguments {
     ) -> Result<()> {
         let config = self.train.online_config(defaults)?;
         let policy = heading(&self.train, &config, device, config.seed)?;
-        let sizes = self.look(
-            &policy,
-            LabRows::Prompts,
-            &config.data,
-            LossOn::Completion,
-            config.seed,
-            tokenize::prompt,
-        )?;
+        let sizes = self.look_prompts(&policy, &config.data, config.seed)?;
         let rewards = self.train.reward_parameters(&policy);
         let demand = Demand::online(&config, &policy.decoder, rewards, &sizes);
         self.memory(&demand, device)?;
         Ok(())
+    }
+
+    /// Shows prompts.
+    fn look_prompts(&self, policy: &Policy, section: &DataSection, seed: u64) -> Result<Sizes> {
+        let (rows, on) = (LabRows::Prompts, LossOn::Completion);
+        self.look(policy, rows, section, on, seed, tokenize::prompt)
+    }
+
+    /// Shows what a reward model learns from.
+    fn look_reward(&self, policy: &Policy, config: &RewardConfig, seed: u64) -> Result<Sizes> {
+        let (rows, section, on) = (config.lab_rows(), &config.data, LossOn::Completion);
+        match config.loss {
+            RewardLoss::BradleyTerry { .. } | RewardLoss::SoftLabels { .. } => {
+                self.look(policy, rows, section, on, seed, tokenize::pair)
+            }
+            RewardLoss::Ties { .. } | RewardLoss::PlackettLuce | RewardLoss::AllPairs => {
+                self.look(policy, rows, section, on, seed, tokenize::ranking)
+            }
+            RewardLoss::Regression => self.look(policy, rows, section, on, seed, tokenize::rated),
+            RewardLoss::Steps => self.look(policy, rows, section, on, seed, tokenize::steps),
+        }
     }
 
     /// Shows samples and lengths.
@@ -545,11 +529,36 @@ fn print_run(role: Role, weight: f32, tokens: impl Iterator<Item = String>) {
 }
 
 impl InspectArguments {
-    /// Prints the estimate, what there is, and what would help where it is not enough.
+    /// The estimate of a recipe of one stage.
     fn memory(&self, demand: &Demand, device: &Device) -> Result<()> {
+        println!("\n{}", title("Memory (estimate)"));
+        self.estimate(demand, &self.train.keys(), device)
+    }
+
+    /// The estimates of the stages, and the largest in detail.
+    fn memory_of_stages(&self, stages: &[OfStage], device: &Device) -> Result<()> {
+        let total = |stage: &&OfStage| stage.demand.estimate().total();
+        let Some(largest) = stages.iter().max_by_key(total) else {
+            return Ok(());
+        };
+        if stages.len() > 1 {
+            println!("\n{}", title("Memory by stage (estimate)"));
+            for stage in stages {
+                println!("  {:<24} {:>9}", stage.name, human(total(&stage)));
+            }
+        }
+        let text = match stages.len() {
+            1 => "Memory (estimate)".to_owned(),
+            _ => format!("Memory of the largest stage, {} (estimate)", largest.name),
+        };
+        println!("\n{}", title(&text));
+        self.estimate(&largest.demand, &largest.keys, device)
+    }
+
+    /// Prints the estimate, what there is, and what would help where it is not enough.
+    fn estimate(&self, demand: &Demand, keys: &Keys, device: &Device) -> Result<()> {
         let (tokens, ..) = demand.largest();
         let estimate = demand.estimate();
-        println!("\n{}", title("Memory (estimate)"));
         for (name, bytes) in estimate.parts() {
             println!("  {name:<24} {:>9}", human(bytes));
         }
@@ -566,7 +575,7 @@ impl InspectArguments {
                     println!(
                         "that is not enough; what would help most, with the estimate of each:"
                     );
-                    for setting in demand.advice(&self.train.keys()) {
+                    for setting in demand.advice(keys) {
                         println!("  {setting}");
                     }
                 }

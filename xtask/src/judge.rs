@@ -21,6 +21,11 @@ pub(crate) fn address(spec: &str) -> Option<String> {
     is_url.then(|| spec.to_owned())
 }
 
+/// True if it is a model of its own on this machine.
+pub(crate) fn is_own_model(spec: &str) -> bool {
+    !is_lab(spec) && spec != "self" && address(spec).is_none() && !spec.starts_with("rules:")
+}
+
 /// Reads a judge: `lab`, `self`, the address of a chat server, `rules:FILE`, the folder of a reward model or
 /// of a language model. `own` is the model that `self` means.
 pub(crate) fn parse(spec: &str, own: &Policy, device: &Device, seed: u64) -> Result<JudgeSource> {

@@ -21,6 +21,7 @@ mod score;
 mod scorer;
 mod select;
 mod session;
+mod staged;
 mod train;
 mod versus;
 

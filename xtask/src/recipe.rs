@@ -113,14 +113,26 @@ impl Recipe {
         }
     }
 
-    /// The key of the micro-batch, which `--micro-batch` sets; none for several stages.
-    pub(crate) fn micro_key(self) -> Option<&'static str> {
+    /// The keys of the micro-batches, all of which `--micro-batch` sets. The base of `rlhf` is trained where
+    /// the model is the lab's.
+    pub(crate) fn micro_keys(self, lab_model: bool) -> &'static [&'static str] {
+        const RLHF: [&str; 4] = [
+            "base.train.micro_batch_size",
+            "sft.train.micro_batch_size",
+            "reward.train.micro_batch_size",
+            "ppo.micro_batch_size",
+        ];
         match self {
-            Self::Rlhf | Self::Cai => None,
-            Self::Rlaif => Some("learn.train.micro_batch_size"),
-            Self::Rso => Some("preference.train.micro_batch_size"),
-            _ if self.is_online() => Some("micro_batch_size"),
-            _ => Some("train.micro_batch_size"),
+            Self::Rlhf if lab_model => &RLHF,
+            Self::Rlhf => &RLHF[1..],
+            Self::Cai => &[
+                "sft.train.micro_batch_size",
+                "preference.train.micro_batch_size",
+            ],
+            Self::Rlaif => &["learn.train.micro_batch_size"],
+            Self::Rso => &["preference.train.micro_batch_size"],
+            _ if self.is_online() => &["micro_batch_size"],
+            _ => &["train.micro_batch_size"],
         }
     }
 

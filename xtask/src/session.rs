@@ -21,10 +21,10 @@ use togi_train::{
     config::{DataSection, LoopSection, OptimSection},
     data::{DataSource, LabRows, Samples, samples},
     lab_defaults,
-    memory::{self, Demand, Watch},
+    memory::{self, Demand, Keys, Watch, Watching},
     offline::{self, Objective, Stage},
     preference::{Preference, PreferenceConfig},
-    stages,
+    stages::{self, Stages},
 };
 
 use crate::{progress::Bars, recipe::Recipe, train::TrainArguments};
@@ -48,14 +48,22 @@ impl Session {
         if Source::parse(&arguments.model)? != Source::Lab {
             return arguments.load(&self.device, seed);
         }
-        let Self {
-            run, device, bars, ..
-        } = self;
+        // The user has no settings of these.
+        let mut stages = self.stages(Watching::No);
         if arguments.recipe == Recipe::Sft {
-            let config = lab_defaults::base();
-            return Ok(stages::lab_base(run, &config, seed, device, bars)?);
+            return Ok(stages::lab_base(&mut stages, &lab_defaults::base(), seed)?);
         }
-        Ok(stages::lab_sft(run, seed, device, bars)?)
+        Ok(stages::lab_sft(&mut stages, seed)?)
+    }
+
+    /// Where the stages of this run work.
+    pub(crate) fn stages(&mut self, watching: Watching) -> Stages<'_> {
+        Stages {
+            run: &self.run,
+            device: &self.device,
+            observer: &mut self.bars,
+            watching,
+        }
     }
 
     /// Reads or makes a recipe's samples, and says what was read.
@@ -104,10 +112,15 @@ impl Session {
     }
 
     /// Sets what the run may use of memory; tells if that is less than it will need.
-    pub(crate) fn watches(&mut self, demand: &Demand, arguments: &TrainArguments) -> Result<()> {
+    pub(crate) fn watches(
+        &mut self,
+        demand: &Demand,
+        keys: &Keys,
+        arguments: &TrainArguments,
+    ) -> Result<()> {
         let limit = arguments.memory.limit()?;
-        self.watch = Watch::new(demand, &arguments.keys(), &self.device, limit);
-        if let Some(text) = self.watch.warning() {
+        self.watch = Watch::new(demand, keys, &self.device, limit);
+        if let Some(text) = self.watch.warning(&self.recipe) {
             self.bars.on(Event::Message(&text));
         }
         Ok(())

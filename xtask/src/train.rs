@@ -15,15 +15,15 @@ use togi_reward::LabGold;
 use togi_train::{
     Event, Observer, RunFolder,
     arena::Compared,
-    config::{RecipeConfig, resolve, to_toml},
+    config::{RecipeConfig, to_toml},
     data::{DataSource, LabRows, check},
     kto::Kto,
-    memory::{Demand, Watch, sizes},
+    memory::{Demand, OfStage, Watch, sizes},
     online::{self, OnlineAlgorithm, OnlineConfig, OnlineModels},
     ppo::{self, Models, ValueInit},
     preference::PreferenceConfig,
     rlhf::{self, RlhfConfig},
-    rso::{self, RsoConfig},
+    rso,
     sft::Sft,
     stages,
 };
@@ -34,7 +34,7 @@ use crate::{
     budget::MemoryArguments,
     device,
     progress::Bars,
-    recipe::{OnlineVisitor, Recipe, preference_defaults, rso_defaults},
+    recipe::{OnlineVisitor, Recipe, preference_defaults},
     scorer::RewardArguments,
     session::Session,
 };
@@ -90,10 +90,6 @@ pub(crate) struct TrainArguments {
 }
 
 impl TrainArguments {
-    pub(crate) fn resolve<C: RecipeConfig>(&self, defaults: &C) -> Result<C> {
-        Ok(resolve(defaults, self.config_file(), &self.given()?)?)
-    }
-
     pub(crate) fn config_file(&self) -> Option<&Path> {
         self.config.as_deref()
     }
@@ -128,12 +124,8 @@ impl TrainArguments {
             settings.push(format!("{key}={steps}"));
         }
         if let Some(micro) = &self.memory.micro_batch {
-            let Some(key) = self.recipe.micro_key() else {
-                let text = "--micro-batch: this recipe has several stages; use for instance --set \
-                            sft.train.micro_batch_size=N";
-                return Err(InputError(text.to_owned()).into());
-            };
-            settings.push(format!("{key}={micro}"));
+            let keys = self.recipe.micro_keys(self.model == "lab");
+            settings.extend(keys.iter().map(|key| format!("{key}={micro}")));
         }
         settings.extend(self.settings.iter().cloned());
         Ok(settings)
@@ -224,12 +216,6 @@ pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
         let text = "--judge: only rlaif and cai ask a judge";
         return Err(InputError(text.to_owned()).into());
     }
-    let staged = matches!(arguments.recipe, Recipe::Rlhf | Recipe::Rlaif | Recipe::Cai);
-    if arguments.memory.limit()?.is_some() && staged {
-        let text = "--memory-limit: this recipe has several stages, none of which is watched; run them \
-                    one by one";
-        return Err(InputError(text.to_owned()).into());
-    }
     if let Some(done) = arguments.recipe.online(on_lab, Online(arguments)) {
         return done;
     }
@@ -255,14 +241,13 @@ pub(crate) fn rlhf_defaults(arguments: &TrainArguments) -> Result<RlhfConfig> {
 }
 
 fn run_rlhf(arguments: &TrainArguments) -> Result<()> {
-    let config = arguments.resolve(&rlhf_defaults(arguments)?)?;
+    let config = arguments.rlhf_config()?;
     let source = arguments.source()?;
+    let watching = arguments.memory.watching()?;
     let model = Source::parse(&arguments.model)?;
     let mut session = arguments.open(&config)?;
-    let Session {
-        run, device, bars, ..
-    } = &mut session;
-    let outcome = rlhf::train(run, &config, &model, &source, device, bars)?;
+    let mut stages = session.stages(watching);
+    let outcome = rlhf::train(&mut stages, &config, &model, &source)?;
     let metric = match source {
         DataSource::Lab => "gold reward",
         DataSource::Files { .. } => "proxy reward",
@@ -309,7 +294,7 @@ fn run_sft(arguments: &TrainArguments) -> Result<()> {
         tokenize::sft,
     )?;
     let demand = Demand::sft(&config, &policy.decoder, sizes(&data.train));
-    session.watches(&demand, arguments)?;
+    session.watches(&demand, &arguments.keys(), arguments)?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
@@ -385,7 +370,7 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
     )?;
     let (train, valid) = (&data.train, &data.valid);
     let demand = Demand::preference(&config, &policy.decoder, sizes(train));
-    session.watches(&demand, arguments)?;
+    session.watches(&demand, &arguments.keys(), arguments)?;
     let mut objective = session.preference(train, valid, &config, &policy.decoder)?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
@@ -425,7 +410,7 @@ fn run_kto(arguments: &TrainArguments) -> Result<()> {
     )?;
     let (train, valid) = (data.train.concat(), data.valid.concat());
     let demand = Demand::kto(&config, &policy.decoder, sizes(&train));
-    session.watches(&demand, arguments)?;
+    session.watches(&demand, &arguments.keys(), arguments)?;
     let mut objective = Kto::new(&train, &valid, &config, &policy.decoder);
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
@@ -447,7 +432,7 @@ fn run_kto(arguments: &TrainArguments) -> Result<()> {
 }
 
 fn run_rso(arguments: &TrainArguments) -> Result<()> {
-    let config: RsoConfig = arguments.resolve(&rso_defaults(arguments.on_lab()))?;
+    let config = arguments.rso_config()?;
     let (settings, seed) = (&config.preference, config.preference.seed);
     let source = arguments.online_source()?;
     check(&source, &LabRows::Prompts, &settings.data)?;
@@ -456,6 +441,7 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
     let start = arguments.compared(&policy);
     let scorer = &arguments.scorer;
     let models = scorer.load(&policy.tokenizer, &session.device, seed)?;
+    let rewards = models.parameters();
     let reward = scorer.combined(models, settings.train.micro_batch_size);
     let prompts = session.prompts(&source, &settings.data, &policy, seed)?;
     let mut stage = session.stage(seed);
@@ -468,13 +454,14 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
         &prompts.train,
         &config,
     )?;
-    let demand = Demand::preference(settings, decoder, sizes(&pairs));
+    let asked = OfStage::rso(&config, decoder, rewards, &sizes(&prompts.train));
+    let asked = asked.with_sizes(sizes(&pairs));
     let mut objective = session.preference(&pairs, &[], settings, decoder)?;
     if let Some(lora) = &settings.lora {
         policy.decoder.add_lora(lora.clone(), seed)?;
     }
     let (optim, train) = (&settings.optim, &settings.train);
-    session.watches(&demand, arguments)?;
+    session.watches(&asked.demand, &asked.keys, arguments)?;
     let last = session.learn(&mut policy, &mut objective, optim, train, seed)?;
     session.finish_run(
         &policy,
@@ -503,7 +490,7 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
     let reference = policy.decoder.clone();
     let data = session.prompts(&source, &config.data, &policy, config.seed)?;
     let demand = Demand::ppo(&config, &reference, rewards, &sizes(&data.train));
-    session.watches(&demand, arguments)?;
+    session.watches(&demand, &arguments.keys(), arguments)?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
@@ -581,7 +568,7 @@ fn run_online<A: OnlineAlgorithm>(
     let reference = policy.decoder.clone();
     let data = session.prompts(&source, &config.data, &policy, config.seed)?;
     let demand = Demand::online(&config, &reference, rewards, &sizes(&data.train));
-    session.watches(&demand, arguments)?;
+    session.watches(&demand, &arguments.keys(), arguments)?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }

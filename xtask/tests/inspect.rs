@@ -110,13 +110,31 @@ fn every_recipe_on_the_lab() {
         "xpo",
         "nash-md",
         "rlhf",
+        "rlaif",
+        "cai",
     ] {
-        let rows = match recipe {
-            "rso" => "--set=preference.data.lab_rows=300",
-            "rlhf" => "--set=reward.data.lab_rows=300",
-            _ => "--set=data.lab_rows=300",
+        let rows: &[&str] = match recipe {
+            "rso" => &["--set=preference.data.lab_rows=300"],
+            "rlhf" => &[
+                "--set=base.data.lab_rows=300",
+                "--set=sft.data.lab_rows=300",
+                "--set=reward.data.lab_rows=300",
+                "--set=ppo.data.lab_rows=300",
+            ],
+            "rlaif" => &["--set=learn.data.lab_rows=300"],
+            "cai" => &[
+                "--set=sft.data.lab_rows=300",
+                "--set=preference.data.lab_rows=300",
+            ],
+            _ => &["--set=data.lab_rows=300"],
         };
-        let text = inspect(folder.path(), &[recipe, rows]);
+        let text = inspect(folder.path(), &[&[recipe], rows].concat());
+        let largest = match recipe {
+            "rlhf" => "largest stage, ppo",
+            "cai" => "largest stage, ",
+            _ => "",
+        };
+        contains(&text, &[largest]);
         contains(
             &text,
             &["Configuration", "seed = 0", "layout: lab", "together"],

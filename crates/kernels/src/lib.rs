@@ -38,7 +38,7 @@ pub use embedding::embedding;
 pub use kv_cache::KvCache;
 pub use linear::{linear, linear_in};
 pub use log_probs::{KEPT_LOGITS, SelectedLogProbs, selected_log_probs};
-pub use memory::keep_freed_memory;
+pub use memory::{give_back_freed_memory, keep_freed_memory};
 pub use packed::{PackedLinear, WeightFormat};
 pub use precision::Precision;
 pub use rms_norm::rms_norm;

@@ -168,6 +168,7 @@ pub fn label(
     let mut lines: Vec<Line> = stage.run.read_lines(FILE)?;
     lines.truncate(asked.len());
     let step = lines.len() as u64;
+    stage.watch.begin();
     stage.observer.on(Event::Stage { name, step, total });
     while lines.len() < asked.len() {
         let started = Instant::now();
@@ -221,6 +222,10 @@ pub fn label(
             row: &row,
             tokens_per_second: tokens as f64 / started.elapsed().as_secs_f64(),
         });
+        let short = stage.short_of_memory(name, lines.len() as u64);
+        if let Some(error) = short.filter(|_| !last) {
+            return Err(error);
+        }
     }
     stage.observer.on(Event::Done);
     let labelled = sorted(&lines, tokenizer, config);

@@ -195,6 +195,7 @@ pub fn chains(
     let mut done: Vec<Chain> = stage.run.read_lines(FILE)?;
     done.truncate(asked.len());
     let (name, step, total) = ("revise", done.len() as u64, asked.len() as u64);
+    stage.watch.begin();
     stage.observer.on(Event::Stage { name, step, total });
     while done.len() < asked.len() {
         let started = std::time::Instant::now();
@@ -257,6 +258,10 @@ pub fn chains(
             row: &row,
             tokens_per_second: tokens as f64 / started.elapsed().as_secs_f64(),
         });
+        let short = stage.short_of_memory(name, done.len() as u64);
+        if let Some(error) = short.filter(|_| !last) {
+            return Err(error);
+        }
     }
     stage.observer.on(Event::Done);
     stage.observer.on(Event::Message(&summary(&done)));
@@ -415,7 +420,7 @@ impl LabPrincipleJudge {
     }
 }
 
-/// Learns the revisions.
+/// Learns the revisions; the stage is watched as the recipe `sft` is.
 ///
 /// # Errors
 /// As the recipe `sft`.

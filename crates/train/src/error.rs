@@ -46,8 +46,8 @@ pub enum TrainError {
     },
     /// There is too little memory to go on.
     #[error(
-        "{stage}, step {step}: {reason}. The checkpoint of this step is whole: --resume goes on from \
-         it, with another micro-batch or gradient_checkpointing too"
+        "{stage}, step {step}: {reason}. All is kept up to this step: --resume goes on from it, with \
+         another micro_batch_size, gradient_checkpointing or sampling.batch_size too"
     )]
     Memory {
         /// The stage.

@@ -13,12 +13,14 @@ mod available;
 mod choose;
 mod extent;
 mod of_recipes;
+mod of_stages;
 mod watch;
 
 pub use available::{Available, available, parse_size, peak, resident};
 pub use choose::{Keys, Setting};
 pub use extent::{Extent, Sizes, sizes};
-pub use watch::Watch;
+pub use of_stages::{OfStage, RlhfSizes};
+pub use watch::{Watch, Watching};
 
 const FLOAT: u64 = 4;
 /// The program itself: code, tokenizer, data, threads, and what the allocator cannot use again.
@@ -72,6 +74,19 @@ pub enum Work {
     },
 }
 
+/// Answers that are drawn by the model that training starts from, before it starts.
+#[derive(Clone, Debug)]
+pub struct Drawing {
+    /// Tokens of the longest prompt.
+    pub prompt: usize,
+    /// Tokens of the longest answer.
+    pub new: usize,
+    /// Answers that are drawn at a time.
+    pub at_once: usize,
+    /// What the copy of the weights that draws is held in.
+    pub sampler: WeightFormat,
+}
+
 /// What a recipe holds in memory, and what it does.
 #[derive(Clone, Debug)]
 pub struct Demand {
@@ -103,6 +118,8 @@ pub struct Demand {
     pub max_length: usize,
     /// Tokens.
     pub work: Work,
+    /// The samples are made of answers that are drawn first.
+    pub drawing: Option<Drawing>,
     /// How the backend computes.
     pub form: Form,
 }
@@ -163,6 +180,18 @@ impl Demand {
         let copied = self.lora.is_none() && self.keeps_start;
         let copies = usize::from(copied) + usize::from(self.moving_reference);
         estimate.lasts("frozen models", self.frozen + copies * self.parameters);
+        if let Some(drawing) = &self.drawing {
+            let Drawing {
+                prompt,
+                new,
+                at_once,
+                sampler,
+            } = *drawing;
+            let drawn = self.sampling((prompt, new), (at_once, 1), sampler);
+            // Neither moments nor copies are there yet.
+            let later = 2 * trainable + copies * self.parameters;
+            estimate.passes("drawing answers", drawn.saturating_sub(later));
+        }
 
         let (tokens, scored, longest) = self.largest();
         let step = self.backward(tokens, scored, longest, trainable);
@@ -196,25 +225,43 @@ impl Demand {
                 sampler,
                 scored,
             } => {
-                let (config, length) = (&self.config, prompt + new);
-                let row = 2 * config.num_key_value_heads * config.head_dim;
-                // The cache rounds up to 16 positions.
-                let positions = length.next_multiple_of(16);
-                let cache = at_once * positions * row * config.num_hidden_layers;
-                // On the CPU sampling reads a copy of the weights.
-                let copy = match self.form {
-                    Form::Fused => self.parameters * sampler.bytes() / WeightFormat::F32.bytes(),
-                    Form::Composed => 0,
-                };
-                let entering = prompts(*at_once, *group) * prompt;
-                let entering = self.forward(entering, *at_once, *prompt);
-                estimate.passes("sampling", voices * (copy + cache) + entering);
+                let length = prompt + new;
+                let drawn = self.sampling((*prompt, *new), (*at_once, *group), *sampler);
+                let voice = self.voice((*prompt, *new), *at_once, *sampler);
+                estimate.passes("sampling", drawn + (voices - 1) * voice);
                 let tokens = scored * length;
                 let scoring = self.forward(tokens, scored * new, length);
                 estimate.passes("scoring", scoring);
             }
         }
         estimate
+    }
+
+    /// What one model holds to draw so many completions at a time: the cache, and the weights that are read.
+    fn voice(&self, (prompt, new): (usize, usize), at_once: usize, sampler: WeightFormat) -> usize {
+        let config = &self.config;
+        let row = 2 * config.num_key_value_heads * config.head_dim;
+        // The cache rounds up to 16 positions.
+        let positions = (prompt + new).next_multiple_of(16);
+        let cache = at_once * positions * row * config.num_hidden_layers;
+        // On the CPU sampling reads a copy of the weights.
+        let copy = match self.form {
+            Form::Fused => self.parameters * sampler.bytes() / WeightFormat::F32.bytes(),
+            Form::Composed => 0,
+        };
+        cache + copy
+    }
+
+    /// What drawing takes with the pass of the prompts, of which a group shares one.
+    fn sampling(
+        &self,
+        (prompt, new): (usize, usize),
+        (at_once, group): (usize, usize),
+        sampler: WeightFormat,
+    ) -> usize {
+        let entering = prompts(at_once, group) * prompt;
+        let entering = self.forward(entering, at_once, prompt);
+        self.voice((prompt, new), at_once, sampler) + entering
     }
 
     /// Numbers in the adapter.

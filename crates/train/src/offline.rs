@@ -112,6 +112,7 @@ pub fn train(
         let kept = checkpoint.state["objective"].clone();
         objective.restore(&mut checkpoint, &kept)?;
     }
+    stage.watch.begin();
     stage.observer.on(Event::Stage {
         name,
         step,
@@ -173,7 +174,9 @@ pub fn train(
             last_eval = Some(named);
         }
         let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
-        let short = stage.short_of_memory(step).filter(|_| !last && !stopped);
+        let short = stage
+            .short_of_memory(name, step)
+            .filter(|_| !last && !stopped);
         if last || due || stopped || short.is_some() {
             let mut checkpoint = Checkpoint::default();
             checkpoint.add("model", decoder, &adam);

@@ -130,6 +130,7 @@ pub fn train<A: OnlineAlgorithm>(
         start.save(stage.run, name, 0, config.keep_checkpoints)?;
     }
     let total = config.max_steps;
+    stage.watch.begin();
     stage.observer.on(Event::Stage { name, step, total });
     let mut last_eval = None;
     while step < total && !progress.spent {
@@ -210,7 +211,7 @@ pub fn train<A: OnlineAlgorithm>(
             }
         }
         let last = last || progress.spent;
-        let short = stage.short_of_memory(step).filter(|_| !last);
+        let short = stage.short_of_memory(name, step).filter(|_| !last);
         let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
         if last || due || short.is_some() {
             let checkpoint = progress.checkpoint(models.policy, &adam, &follower, config);

@@ -166,6 +166,7 @@ pub fn train(
         }
         start.save(stage.run, name, 0, config.keep_checkpoints)?;
     }
+    stage.watch.begin();
     stage.observer.on(Event::Stage {
         name,
         step,
@@ -262,7 +263,7 @@ pub fn train(
         }
         let last = last || spent;
         let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
-        let short = stage.short_of_memory(step).filter(|_| !last);
+        let short = stage.short_of_memory(name, step).filter(|_| !last);
         if due || last || short.is_some() {
             let mut checkpoint = Checkpoint::default();
             checkpoint.add("policy", models.policy, &adam);

@@ -7,7 +7,6 @@
 //! reward model the pairs, PPO answers their prompts; no stage sees the held-out rows, on which the
 //! models are compared.
 
-use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use togi_data::{LossOn, tokenize};
 use togi_policy::{Policy, hf, source::Source};
@@ -19,12 +18,12 @@ use crate::{
     data::{DataSource, LabRows, samples},
     error::TrainError,
     lab_defaults,
-    metrics::{Event, Observer},
+    memory::{OfStage, sizes},
+    metrics::Event,
     ppo::{self, Models, PpoConfig, ValueInit},
     reward::RewardConfig,
-    run_folder::RunFolder,
     sft::SftConfig,
-    stages::{self, split, stage},
+    stages::{self, Stages, split},
 };
 
 /// Configuration of the recipe `rlhf`.
@@ -72,6 +71,28 @@ impl RlhfConfig {
             ppo: PpoConfig::default(),
         }
     }
+
+    /// The seeds of the rows of base, SFT, reward model and prompts.
+    pub fn data_seeds(&self, data: &DataSource) -> [u64; 4] {
+        let of = |stage| split(data, self.seed, stage);
+        [
+            self.seed ^ stages::BASE_DATA,
+            of(stages::SFT_DATA),
+            of(stages::REWARD_DATA),
+            of(stages::PPO_DATA),
+        ]
+    }
+
+    /// # Errors
+    /// When there is a `base` section and the model is not the lab's, or none and it is.
+    pub fn check_base(&self, model: &Source) -> Result<(), TrainError> {
+        let reason = match (&self.base, model) {
+            (None, Source::Lab) => "is missing: the lab's model is untrained",
+            (None, _) | (Some(_), Source::Lab) => return Ok(()),
+            (Some(_), _) => "is for the lab's model; the model that was given is trained already",
+        };
+        Err(TrainError::config("base", reason))
+    }
 }
 
 impl RecipeConfig for RlhfConfig {
@@ -111,32 +132,22 @@ pub struct Outcome {
 /// As the stages; when there is a `base` section and the model is not the lab's, or none and it
 /// is; without held-out prompts.
 pub fn train(
-    run: &RunFolder,
+    stages: &mut Stages<'_>,
     config: &RlhfConfig,
     model: &Source,
     data: &DataSource,
-    device: &Device,
-    observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
     let seed = config.seed;
     let on_lab = *data == DataSource::Lab;
-    let base = match (&config.base, model) {
-        (Some(base), Source::Lab) => stages::lab_base(run, base, seed, device, observer)?,
-        (None, Source::Lab) => {
-            return Err(TrainError::config(
-                "base",
-                "is missing: the lab's model is untrained",
-            ));
-        }
-        (Some(_), _) => {
-            let reason = "is for the lab's model; the model that was given is trained already";
-            return Err(TrainError::config("base", reason));
-        }
-        (None, _) => model.load(device, seed)?,
+    let (watching, device) = (stages.watching, stages.device);
+    config.check_base(model)?;
+    let base = match &config.base {
+        Some(base) => stages::lab_base(stages, base, seed)?,
+        None => model.load(device, seed)?,
     };
     let tokenizer = base.tokenizer.clone();
-    let sft = stages::sft(run, base.clone(), &config.sft, data, seed, device, observer)?;
-    let reward = stages::reward(run, &sft, &config.reward, data, seed, device, observer)?;
+    let sft = stages::sft(stages, base.clone(), &config.sft, data, seed)?;
+    let reward = stages::reward(stages, &sft, &config.reward, data, seed)?;
     let scored_at_once = config.ppo.micro_batch_size;
     let reward_model = RewardModel::new(reward.decoder.clone(), scored_at_once);
     let settings = &config.ppo;
@@ -144,13 +155,15 @@ pub fn train(
         data,
         LabRows::Prompts,
         &settings.data,
-        split(data, seed, 4),
+        split(data, seed, stages::PPO_DATA),
         &tokenizer,
         &settings.data.options(LossOn::Completion),
         tokenize::prompt,
     )?;
-    let tuned = stage(run, "ppo", seed ^ 19, device, observer, |stage| {
+    let tuned = stages.stage("ppo", seed ^ stages::PPO, |stage| {
         stage.observer.on(Event::Message(&prompts.summary));
+        let asked = OfStage::ppo(settings, &sft.decoder, &sizes(&prompts.train));
+        stage.watches(watching.over(&asked, device));
         let mut policy = sft.decoder.clone();
         let mut value = match settings.value_init {
             ValueInit::RewardModel => reward.decoder.clone(),
@@ -171,9 +184,9 @@ pub fn train(
         policy.merge_lora();
         Ok(Policy::new(policy, tokenizer.clone(), "the run")?)
     })?;
-    hf::save(&tuned, &run.model())?;
+    hf::save(&tuned, &stages.run.model())?;
 
-    observer.on(Event::Message(
+    stages.observer.on(Event::Message(
         "comparing base, SFT and PPO on held-out prompts",
     ));
     let asked = if on_lab {

@@ -22,8 +22,12 @@ pub struct RunFolder {
 }
 
 /// Settings that a resumed run may change: they change what is in memory at a time, and of the results
-/// their rounding.
-const MAY_CHANGE: [&str; 2] = ["micro_batch_size", "gradient_checkpointing"];
+/// their rounding. Last parts of their keys.
+const MAY_CHANGE: [&str; 3] = [
+    "micro_batch_size",
+    "gradient_checkpointing",
+    "sampling.batch_size",
+];
 
 impl RunFolder {
     /// Makes a new run folder, or opens an old one to resume it.
@@ -203,20 +207,34 @@ fn begun(path: &Path) -> std::io::Result<bool> {
     Ok(false)
 }
 
-/// True for the settings of [`MAY_CHANGE`].
-fn is_of_memory(line: &str) -> bool {
-    let key = line.split('=').next().unwrap_or("").trim();
-    MAY_CHANGE.contains(&key)
+/// The lines of a configuration, each with its key where it is one of [`MAY_CHANGE`].
+fn keyed(config: &str) -> impl Iterator<Item = (&str, Option<String>)> {
+    let mut section = "";
+    config.lines().map(move |line| {
+        if let Some(rest) = line.strip_prefix('[') {
+            section = rest.trim_end_matches(']');
+        }
+        let name = line.split('=').next().unwrap_or("").trim();
+        let key = format!(".{section}.{name}");
+        let found = MAY_CHANGE
+            .iter()
+            .any(|last| key.ends_with(&format!(".{last}")));
+        let key = found.then(|| key.trim_start_matches('.').to_owned());
+        (line, key)
+    })
 }
 
+/// Settings of memory, written `key = value`.
 fn memory_lines(config: &str) -> Vec<String> {
-    let lines = config.lines().filter(|line| is_of_memory(line));
-    lines.map(str::to_owned).collect()
+    let value = |line: &str| line.split('=').nth(1).unwrap_or("").trim().to_owned();
+    keyed(config)
+        .filter_map(|(line, key)| Some(format!("{} = {}", key?, value(line))))
+        .collect()
 }
 
 fn without_memory(config: &str) -> String {
-    let lines = config.lines().filter(|line| !is_of_memory(line));
-    lines.map(|line| format!("{line}\n")).collect()
+    let lines = keyed(config).filter(|(_, key)| key.is_none());
+    lines.map(|(line, _)| format!("{line}\n")).collect()
 }
 
 fn first_difference(old: &str, new: &str) -> Option<(String, String)> {
@@ -264,14 +282,26 @@ mod tests {
             other.to_string().contains("`a = 1`, now `a = 2`"),
             "{other}"
         );
-        let memory = |n: usize| format!("a = 1\n[train]\nmicro_batch_size = {n}\n");
+        let memory = |n: usize| format!("a = 1\n[sft.train]\nmicro_batch_size = {n}\n");
         let path_of_memory = dir.path().join("memory");
         drop(RunFolder::open(&path_of_memory, &memory(4), false).unwrap());
         let smaller = RunFolder::open(&path_of_memory, &memory(2), true).unwrap();
         assert_eq!(smaller.changed().len(), 1);
-        assert!(smaller.changed()[0].1.ends_with("= 2"));
+        assert_eq!(smaller.changed()[0].1, "sft.train.micro_batch_size = 2");
         let stored = fs::read_to_string(path_of_memory.join("config.toml")).unwrap();
         assert_eq!(stored, memory(2));
+        drop(smaller);
+        let batch = |section: &str| format!("[{section}]\nbatch_size = 1\n");
+        for (section, may) in [("label.sampling", true), ("train", false)] {
+            let path = dir.path().join(section);
+            drop(RunFolder::open(&path, &batch(section), false).unwrap());
+            let other = batch(section).replace('1', "2");
+            assert_eq!(
+                RunFolder::open(&path, &other, true).is_ok(),
+                may,
+                "{section}"
+            );
+        }
         let run = RunFolder::open(&path, "a = 1\n", true).unwrap();
         assert!(run.changed().is_empty());
         run.append("metrics.jsonl", &Map::new()).unwrap();

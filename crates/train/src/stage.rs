@@ -66,17 +66,18 @@ impl Stage<'_> {
 
     /// Sets what the run may use of memory; tells if that is less than it will need.
     pub fn watches(&mut self, watch: Watch) {
-        if let Some(text) = watch.warning() {
+        if let Some(text) = watch.warning(self.name) {
             self.observer.on(Event::Message(&text));
         }
         self.watch = watch;
     }
 
-    /// What ends the run after this step, if memory is short: once the step's checkpoint is whole.
-    pub(crate) fn short_of_memory(&self, step: u64) -> Option<TrainError> {
+    /// What ends the run after this step of the stage, or of a part that has this name, if memory is short:
+    /// once what it came to is kept.
+    pub(crate) fn short_of_memory(&self, name: &str, step: u64) -> Option<TrainError> {
         let reason = self.watch.short()?;
         Some(TrainError::Memory {
-            stage: self.name.to_owned(),
+            stage: name.to_owned(),
             step,
             reason,
         })

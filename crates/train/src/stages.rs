@@ -9,7 +9,7 @@ use crate::{
     data::{DataSource, LabRows, samples},
     error::TrainError,
     lab_defaults,
-    memory::{Sizes, Watch, sizes},
+    memory::{OfStage, Sizes, Watch, Watching, sizes},
     metrics::{Event, Observer, Row},
     offline::{self, Stage},
     reward::{BradleyTerry, RewardConfig, RewardLoss},
@@ -20,21 +20,86 @@ use crate::{
     sft::{Sft, SftConfig},
 };
 
+// What tells a stage's random numbers from those of the run's other stages.
+pub(crate) const BASE: u64 = 16;
+pub(crate) const SFT: u64 = 17;
+pub(crate) const REWARD: u64 = 18;
+pub(crate) const PPO: u64 = 19;
+/// The revisions of `cai`.
+pub const REVISIONS: u64 = 20;
+
+// The same of the data that the lab makes for a stage.
+pub(crate) const BASE_DATA: u64 = 1;
+pub(crate) const SFT_DATA: u64 = 2;
+pub(crate) const REWARD_DATA: u64 = 3;
+pub(crate) const PPO_DATA: u64 = 4;
+
+/// Where the stages of a run work, who is told, and whether their memory is watched.
+pub struct Stages<'a> {
+    /// The run folder.
+    pub run: &'a RunFolder,
+    /// Where they compute.
+    pub device: &'a Device,
+    /// Who is told.
+    pub observer: &'a mut dyn Observer,
+    /// Their memory.
+    pub watching: Watching,
+}
+
+impl Stages<'_> {
+    /// Runs a stage and saves its model, or loads what an earlier run of it saved.
+    ///
+    /// # Errors
+    /// As the work; files that cannot be written or read.
+    pub fn stage(
+        &mut self,
+        name: &str,
+        seed: u64,
+        work: impl FnOnce(&mut Stage<'_>) -> Result<Policy, TrainError>,
+    ) -> Result<Policy, TrainError> {
+        let folder = self.run.path().join("stages").join(name);
+        if !folder.exists() {
+            let policy = work(&mut Stage {
+                name,
+                run: self.run,
+                seed,
+                observer: &mut *self.observer,
+                watch: Watch::default(),
+            })?;
+            hf::save(&policy, &folder)?;
+        }
+        // Read back even when it was just written: an uninterrupted run and a resumed one go on from
+        // the same bytes.
+        Ok(hf::load(&folder, self.device)?)
+    }
+}
+
 /// The lab's base model: the untrained one, after learning what the base writer writes.
 ///
 /// # Errors
 /// As the recipe `sft`.
 pub fn lab_base(
-    run: &RunFolder,
+    stages: &mut Stages<'_>,
     config: &SftConfig,
     seed: u64,
-    device: &Device,
-    observer: &mut dyn Observer,
 ) -> Result<Policy, TrainError> {
+    let (watching, device) = (stages.watching, stages.device);
     let untrained = Source::Lab.load(device, seed)?;
-    stage(run, "base", seed ^ 16, device, observer, |stage| {
-        let data = DataSource::Lab;
-        imitate(stage, untrained, config, &data, seed ^ 1, Writer::base())
+    stages.stage("base", seed ^ BASE, |stage| {
+        let own = stage.seed;
+        let watch = |decoder: &Decoder, sizes| {
+            watching.over(&OfStage::base(config, own, decoder, sizes), device)
+        };
+        let (data, writer) = (DataSource::Lab, Writer::base());
+        imitate(
+            stage,
+            untrained,
+            config,
+            &data,
+            seed ^ BASE_DATA,
+            writer,
+            watch,
+        )
     })
 }
 
@@ -43,30 +108,27 @@ pub fn lab_base(
 ///
 /// # Errors
 /// As the recipe `sft`.
-pub fn lab_sft(
-    run: &RunFolder,
-    seed: u64,
-    device: &Device,
-    observer: &mut dyn Observer,
-) -> Result<Policy, TrainError> {
-    let base = lab_base(run, &lab_defaults::base(), seed, device, observer)?;
-    let (config, data) = (lab_defaults::sft(), DataSource::Lab);
-    sft(run, base, &config, &data, seed, device, observer)
+pub fn lab_sft(stages: &mut Stages<'_>, seed: u64) -> Result<Policy, TrainError> {
+    let base = lab_base(stages, &lab_defaults::base(), seed)?;
+    sft(stages, base, &lab_defaults::sft(), &DataSource::Lab, seed)
 }
 
 /// SFT on demonstrations, or on the chosen answers of pairs.
 pub(crate) fn sft(
-    run: &RunFolder,
+    stages: &mut Stages<'_>,
     base: Policy,
     config: &SftConfig,
     data: &DataSource,
     seed: u64,
-    device: &Device,
-    observer: &mut dyn Observer,
 ) -> Result<Policy, TrainError> {
-    stage(run, "sft", seed ^ 17, device, observer, |stage| {
-        let writer = Writer::demonstrator();
-        imitate(stage, base, config, data, split(data, seed, 2), writer)
+    let (watching, device) = (stages.watching, stages.device);
+    stages.stage("sft", seed ^ SFT, |stage| {
+        let own = stage.seed;
+        let watch = |decoder: &Decoder, sizes| {
+            watching.over(&OfStage::sft(config, own, decoder, sizes), device)
+        };
+        let (seed, writer) = (split(data, seed, SFT_DATA), Writer::demonstrator());
+        imitate(stage, base, config, data, seed, writer, watch)
     })
 }
 
@@ -75,21 +137,21 @@ pub(crate) fn sft(
 /// # Errors
 /// As the recipe `reward`.
 pub fn reward(
-    run: &RunFolder,
+    stages: &mut Stages<'_>,
     sft: &Policy,
     config: &RewardConfig,
     data: &DataSource,
     seed: u64,
-    device: &Device,
-    observer: &mut dyn Observer,
 ) -> Result<Policy, TrainError> {
-    stage(run, "reward", seed ^ 18, device, observer, |stage| {
+    let (watching, device) = (stages.watching, stages.device);
+    stages.stage("reward", seed ^ REWARD, |stage| {
         let mut decoder = sft.decoder.with_score_head(Some(seed))?;
+        let plain = OfStage::reward(config, stage.seed, &decoder, Vec::new());
         if let Some(lora) = &config.lora {
             decoder.add_lora(lora.clone(), seed)?;
         }
-        let seed = split(data, seed, 3);
-        let watch = |_| Watch::default();
+        let seed = split(data, seed, REWARD_DATA);
+        let watch = |sizes| watching.over(&plain.clone().with_sizes(sizes), device);
         let tokenizer = &sft.tokenizer;
         learn_reward(stage, &mut decoder, tokenizer, config, data, seed, watch)?;
         decoder.merge_lora();
@@ -165,41 +227,14 @@ pub(crate) fn split(data: &DataSource, seed: u64, stage: u64) -> u64 {
     }
 }
 
-/// Runs a stage and saves its model, or loads what an earlier run of it saved.
-///
-/// # Errors
-/// As the work; files that cannot be written or read.
-pub fn stage(
-    run: &RunFolder,
-    name: &str,
-    seed: u64,
-    device: &Device,
-    observer: &mut dyn Observer,
-    work: impl FnOnce(&mut Stage<'_>) -> Result<Policy, TrainError>,
-) -> Result<Policy, TrainError> {
-    let folder = run.path().join("stages").join(name);
-    if !folder.exists() {
-        let policy = work(&mut Stage {
-            name,
-            run,
-            seed,
-            observer,
-            watch: Watch::default(),
-        })?;
-        hf::save(&policy, &folder)?;
-    }
-    // Read back even when it was just written: an uninterrupted run and a resumed one go on from
-    // the same bytes.
-    Ok(hf::load(&folder, device)?)
-}
-
-pub(crate) fn imitate(
+fn imitate(
     stage: &mut Stage<'_>,
     mut policy: Policy,
     config: &SftConfig,
     data: &DataSource,
     seed: u64,
     writer: Writer,
+    watch: impl FnOnce(&Decoder, Sizes) -> Watch,
 ) -> Result<Policy, TrainError> {
     let data = samples(
         data,
@@ -211,6 +246,7 @@ pub(crate) fn imitate(
         tokenize::sft,
     )?;
     stage.observer.on(Event::Message(&data.summary));
+    stage.watches(watch(&policy.decoder, sizes(&data.train)));
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), seed)?;
     }

@@ -22,7 +22,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use togi_policy::Policy;
-use togi_train::{RunFolder, data::DataSource, lab_defaults, stages};
+use togi_train::{
+    RunFolder,
+    data::DataSource,
+    lab_defaults,
+    memory::Watching,
+    stages::{self, Stages},
+};
 
 use self::{
     contestants::{CONTESTANTS, Contestant, OVER_OPTIMISED, SWEEPS},
@@ -122,9 +128,15 @@ fn prepare(out: &Path, seed: u64) -> Result<Prepared> {
     let resume = folder.join("config.toml").exists();
     let run = RunFolder::open(&folder, &config, resume)?;
     let (device, mut bars) = (device::parse("cpu")?, Bars::new());
-    let sft = stages::lab_sft(&run, seed, &device, &mut bars)?;
+    let mut stages = Stages {
+        run: &run,
+        device: &device,
+        observer: &mut bars,
+        watching: Watching::No,
+    };
+    let sft = stages::lab_sft(&mut stages, seed)?;
     let (settings, data) = (lab_defaults::reward(), DataSource::Lab);
-    let reward = stages::reward(&run, &sft, &settings, &data, seed, &device, &mut bars)?;
+    let reward = stages::reward(&mut stages, &sft, &settings, &data, seed)?;
     Ok(Prepared { sft, reward })
 }
 

@@ -25,8 +25,9 @@ use togi_data::{PairSample, Tokenizer, rng::CounterRng};
 use togi_policy::{Decoder, Policy};
 use togi_train::{
     RunFolder,
+    memory::Watching,
     selection::{Criterion, Doubt, chance, choose, standardised},
-    stages,
+    stages::{self, Stages},
 };
 
 use self::{
@@ -157,7 +158,13 @@ fn sft(out: &Path) -> Result<Policy> {
     let resume = folder.join("config.toml").exists();
     let run = RunFolder::open(&folder, "# models of seed 0\n", resume)?;
     let (device, mut bars) = (device::parse("cpu")?, Bars::new());
-    Ok(stages::lab_sft(&run, 0, &device, &mut bars)?)
+    let mut stages = Stages {
+        run: &run,
+        device: &device,
+        observer: &mut bars,
+        watching: Watching::No,
+    };
+    Ok(stages::lab_sft(&mut stages, 0)?)
 }
 
 /// A track of an earlier run, unless its sizes were others.

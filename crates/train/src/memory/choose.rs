@@ -62,9 +62,10 @@ impl Demand {
             all.push(Setting { setting, estimate });
         };
         let key = |name: &str| format!("{}{name}", keys.prefix);
+        let drawn = |name: &str| format!("{}sampling.{name}", keys.sampling);
         if self.micro > self.unit {
             let smallest = self.with_micro(self.unit);
-            let setting = format!("{}={}", keys.micro, self.unit);
+            let setting = format!("{}={}", keys.micro(), self.unit);
             offer(setting, smallest);
         }
         if !self.gradient_checkpointing {
@@ -72,7 +73,7 @@ impl Demand {
                 gradient_checkpointing: true,
                 ..self.clone()
             };
-            offer(format!("{}=true", keys.checkpointing), demand);
+            offer(format!("{}=true", keys.checkpointing()), demand);
         }
         if self.lora.is_none() {
             let lora = LoraConfig::default();
@@ -83,33 +84,21 @@ impl Demand {
             };
             offer(setting, demand);
         }
-        let half = self.max_length / 2;
-        let mut shorter = self.clone();
-        match &mut shorter.work {
-            Work::Fixed { sizes, sides, .. } => {
-                for size in sizes {
-                    let tokens = size.0.min(half * *sides);
-                    *size = (tokens, size.1.min(tokens));
-                }
-                if half > 0 {
-                    offer(format!("{}={half}", key("data.max_length")), shorter);
-                }
+        if let Some((new, at_once)) = self.draws() {
+            if new > 1 {
+                let setting = format!("{}={}", drawn("max_new_tokens"), new / 2);
+                offer(setting, self.with_shorter_answers(new / 2));
             }
-            Work::Drawn { new, at_once, .. } => {
-                if *new > 1 {
-                    let mut demand = self.clone();
-                    if let Work::Drawn { new, .. } = &mut demand.work {
-                        *new /= 2;
-                    }
-                    let setting = format!("{}={}", key("sampling.max_new_tokens"), *new / 2);
-                    offer(setting, demand);
-                }
-                if *at_once > 1 {
-                    let setting = format!("{}={}", key("sampling.batch_size"), *at_once / 2);
-                    *at_once /= 2;
-                    offer(setting, shorter);
-                }
+            if at_once > 1 {
+                let setting = format!("{}={}", drawn("batch_size"), at_once / 2);
+                offer(setting, self.with_fewer_at_once(at_once / 2));
             }
+        } else if self.max_length > 1 {
+            let half = self.max_length / 2;
+            offer(
+                format!("{}={half}", key("data.max_length")),
+                self.with_shorter_samples(half),
+            );
         }
         let now = self.estimate().total();
         all.retain(|setting| setting.estimate < now);
@@ -117,30 +106,106 @@ impl Demand {
         all.truncate(3);
         all
     }
+
+    /// Tokens of the longest completion that is drawn, and completions that are drawn at a time; none where
+    /// nothing is.
+    fn draws(&self) -> Option<(usize, usize)> {
+        match (&self.drawing, &self.work) {
+            (Some(drawing), _) => Some((drawing.new, drawing.at_once)),
+            (None, Work::Drawn { new, at_once, .. }) => Some((*new, *at_once)),
+            (None, Work::Fixed { .. }) => None,
+        }
+    }
+
+    fn with_shorter_answers(&self, longest: usize) -> Self {
+        let mut shorter = self.clone();
+        if let Some(drawing) = &mut shorter.drawing {
+            drawing.new = longest;
+        }
+        match &mut shorter.work {
+            Work::Drawn { new, .. } => *new = longest,
+            // Pairs are of the answers that were drawn. A revision is as long as its critic makes it.
+            Work::Fixed { sizes, sides, .. } if *sides == 2 => {
+                for (tokens, scored) in sizes {
+                    let cut = scored.saturating_sub(2 * longest);
+                    // Answers that begin alike go through the model once there.
+                    *tokens = tokens.saturating_sub(cut);
+                    *scored -= cut;
+                }
+            }
+            Work::Fixed { .. } => {}
+        }
+        shorter
+    }
+
+    fn with_fewer_at_once(&self, count: usize) -> Self {
+        let mut fewer = self.clone();
+        match (&mut fewer.drawing, &mut fewer.work) {
+            (Some(drawing), _) => drawing.at_once = count,
+            (None, Work::Drawn { at_once, .. }) => *at_once = count,
+            (None, Work::Fixed { .. }) => {}
+        }
+        fewer
+    }
+
+    fn with_shorter_samples(&self, longest: usize) -> Self {
+        let mut shorter = self.clone();
+        if let Work::Fixed { sizes, sides, .. } = &mut shorter.work {
+            for size in sizes {
+                let tokens = size.0.min(longest * *sides);
+                *size = (tokens, size.1.min(tokens));
+            }
+        }
+        shorter
+    }
 }
 
-/// The names that a recipe has for its settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The names that a recipe, or a stage of one, has for its settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keys {
-    /// Before those of the recipe as a whole: `preference.`, or nothing.
-    pub prefix: &'static str,
-    /// The micro-batch's.
-    pub micro: &'static str,
-    /// Activation checkpointing's.
-    pub checkpointing: &'static str,
+    /// Before all of them: `sft.` of a stage, or nothing.
+    prefix: &'static str,
+    /// Before those of the loop, after the prefix: `train.`, or nothing.
+    train: &'static str,
+    /// Before `sampling`.
+    sampling: &'static str,
 }
 
 impl Keys {
-    /// Of recipes that learn from fixed samples.
-    pub const FIXED: Self = Self {
-        prefix: "",
-        micro: "train.micro_batch_size",
-        checkpointing: "train.gradient_checkpointing",
-    };
-    /// Of recipes that draw completions.
-    pub const DRAWN: Self = Self {
-        prefix: "",
-        micro: "micro_batch_size",
-        checkpointing: "gradient_checkpointing",
-    };
+    /// Of what learns from fixed samples, with this before all of its names.
+    pub const fn fixed(prefix: &'static str) -> Self {
+        Self {
+            prefix,
+            train: "train.",
+            sampling: prefix,
+        }
+    }
+
+    /// Of what draws completions.
+    pub const fn drawn(prefix: &'static str) -> Self {
+        Self {
+            prefix,
+            train: "",
+            sampling: prefix,
+        }
+    }
+
+    /// Of what learns from fixed samples that are made of answers, which are drawn as the `sampling` after
+    /// `drawn` says.
+    pub const fn answers(prefix: &'static str, drawn: &'static str) -> Self {
+        Self {
+            sampling: drawn,
+            ..Self::fixed(prefix)
+        }
+    }
+
+    /// The micro-batch's.
+    pub fn micro(&self) -> String {
+        format!("{}{}micro_batch_size", self.prefix, self.train)
+    }
+
+    /// Activation checkpointing's.
+    pub fn checkpointing(&self) -> String {
+        format!("{}{}gradient_checkpointing", self.prefix, self.train)
+    }
 }

@@ -36,6 +36,7 @@ impl Demand {
             logits: true,
             max_length: 0,
             work,
+            drawing: None,
             form: if on_cpu { Form::Fused } else { Form::Composed },
         }
     }
@@ -189,11 +190,11 @@ impl Demand {
 }
 
 /// How rollouts hold weights.
-fn sampled(sampler: &SamplerSection) -> WeightFormat {
+pub(super) fn sampled(sampler: &SamplerSection) -> WeightFormat {
     let format = sampler.format(Precision::of_program());
     format.unwrap_or(WeightFormat::F32)
 }
 
-fn longest(prompts: &Sizes) -> usize {
+pub(super) fn longest(prompts: &Sizes) -> usize {
     prompts.iter().map(|size| size.0).max().unwrap_or(0)
 }

@@ -1,8 +1,9 @@
 //! Watching a run's memory between its steps.
 
 use burn::tensor::Device;
+use togi_kernels::give_back_freed_memory;
 
-use super::{Available, Demand, Keys, available, human, peak, resident};
+use super::{Available, Demand, Keys, OfStage, available, human, peak, resident};
 
 /// What a run may use, and what to say when that is not enough.
 ///
@@ -15,13 +16,34 @@ pub struct Watch {
     device: Option<Device>,
     estimate: u64,
     advice: String,
+    /// The most that was used before the steps that are watched.
+    before: u64,
+}
+
+/// Whether the stages of a run are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watching {
+    /// They are not: none of their settings is the user's.
+    No,
+    /// They are, within what the machine has and the user's limit, if there is one.
+    Within(Option<u64>),
+}
+
+impl Watching {
+    /// The watch over a stage.
+    pub fn over(self, stage: &OfStage, device: &Device) -> Watch {
+        match self {
+            Self::No => Watch::default(),
+            Self::Within(limit) => Watch::new(&stage.demand, &stage.keys, device, limit),
+        }
+    }
 }
 
 /// A run ends where the machine would be left less than this share of what there is.
 const LEFT: u64 = 100;
 
 impl Watch {
-    /// For a run that asks for this; `limit` is the user's.
+    /// For a run, or a stage of one, that asks for this; `limit` is the user's.
     pub fn new(demand: &Demand, keys: &Keys, device: &Device, limit: Option<u64>) -> Self {
         let settings: Vec<String> = demand
             .advice(keys)
@@ -33,11 +55,12 @@ impl Watch {
             device: Some(device.clone()),
             estimate: demand.estimate().total(),
             advice: settings.join(", "),
+            before: 0,
         }
     }
 
     /// Before the start: what to say where more is asked for than there is.
-    pub fn warning(&self) -> Option<String> {
+    pub fn warning(&self, name: &str) -> Option<String> {
         let device = self.device.as_ref()?;
         let Available::Known(bytes, from) = available(device, self.limit) else {
             return None;
@@ -46,17 +69,31 @@ impl Watch {
             return None;
         }
         Some(format!(
-            "this run is estimated to need {}, and there are {} ({from}); {}",
+            "{name} is estimated to need {}, and there are {} ({from}); {}",
             human(self.estimate),
             human(bytes),
             self.would_help()
         ))
     }
 
+    /// The steps begin: what was used before, by other stages or to read a checkpoint, is not theirs, and what
+    /// that left free goes back to the system.
+    pub(crate) fn begin(&mut self) {
+        if let Some(device) = &self.device {
+            give_back_freed_memory();
+            self.before = measured(device).unwrap_or(0);
+        }
+    }
+
     /// After a step: why the run cannot go on, if it cannot.
     pub(crate) fn short(&self) -> Option<String> {
         let device = self.device.as_ref()?;
-        let (used, now) = (measured(device)?, resident()?);
+        let (most, now) = (measured(device)?, resident()?);
+        // Freed memory is kept: what is held after a step is near the most of it.
+        let used = match *device == Device::flex() && most <= self.before {
+            true => now,
+            false => most,
+        };
         let said = |what: String| {
             Some(format!(
                 "{what} It was estimated at {}, and its peak is {}; {}",
@@ -107,4 +144,40 @@ fn measured(device: &Device) -> Option<u64> {
     }
     let usage = device.memory_pool_usage()?;
     Some(usage.bytes_reserved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_used_before_the_steps_is_not_theirs() {
+        let watch = || Watch {
+            device: Some(Device::flex()),
+            ..Watch::default()
+        };
+        let size = 600 << 20;
+        let spike = vec![1_u8; size];
+        assert_eq!(spike.iter().filter(|x| **x == 1).count(), size);
+        drop(spike);
+        let (Some(most), Some(now)) = (peak(), resident()) else {
+            return;
+        };
+        let limit = now + (300 << 20);
+        assert!(limit < most, "{limit} {most}");
+        let mut later = Watch {
+            limit: Some(limit),
+            ..watch()
+        };
+        assert!(later.short().is_some(), "the spike is in this watch's time");
+        later.begin();
+        assert_eq!(later.short(), None);
+        // More than before is the steps' own, and so is what is held.
+        let mut smaller = Watch {
+            limit: Some(1 << 20),
+            ..watch()
+        };
+        smaller.begin();
+        assert!(smaller.short().is_some());
+    }
 }
