@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
     sync::OnceLock,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use togi_data::rng::CounterRng;
@@ -114,10 +114,18 @@ fn resumes_exactly(recipe: &str, settings: &[&str]) {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            thread::sleep(duration.mul_f64(rng.next_f64()));
-            // On Unix this is SIGKILL. The run may have ended before.
+            let until = Instant::now() + duration.mul_f64(rng.next_f64());
+            let mut ended = false;
+            while !ended && Instant::now() < until {
+                thread::sleep(Duration::from_millis(5));
+                ended = child.try_wait().unwrap().is_some();
+            }
+            // On Unix this is SIGKILL.
             let _ = child.kill();
             child.wait().unwrap();
+            if ended {
+                break;
+            }
         }
         finish(command(recipe, settings, &out).arg("--resume"));
         let [metrics, weights] = result(&out);

@@ -21,8 +21,8 @@ use crate::{
     optimizer::AdamW,
     reference,
     rollout::{
-        FirstRatio, HeldOut, Rollout, SeenBy, join, mean, rollouts, rollouts_of, scores, split,
-        write_samples,
+        FirstRatio, HeldOut, Rollout, SeenBy, after_drawing, join, mean, rollouts, rollouts_of,
+        scores, split, write_samples,
     },
     sampler::TokenScores,
 };
@@ -309,6 +309,8 @@ fn draw<A: OnlineAlgorithm>(
         }
     }
     .into_iter();
+    drop((weights, theirs));
+    after_drawing(models.policy);
     // The completions of a prompt stand side by side, the policy's first.
     let mut drawn = Vec::with_capacity(batch.len() * size);
     for _ in batch {

@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Map, Value};
 use togi_data::{PromptSample, Sample, Tokenizer};
+use togi_kernels::give_back_freed_memory;
 use togi_policy::{
     Decoder, Finish, Generation, Precision, Sampling,
     generate::{Request, Voice, generate_with},
@@ -65,13 +66,26 @@ pub fn rollouts(
     seed: u64,
     first: u64,
 ) -> Result<Vec<Rollout>, TrainError> {
+    let weights = decoder.sampling();
     let voice = Voice {
         decoder,
-        weights: &decoder.sampling(),
+        weights: &weights,
         share: 1.0,
     };
     let streams: Vec<u64> = (first..first + prompts.len() as u64).collect();
-    rollouts_of(&[voice], tokenizer, prompts, sampling, seed, &streams)
+    let drawn = rollouts_of(&[voice], tokenizer, prompts, sampling, seed, &streams);
+    drop(weights);
+    after_drawing(decoder);
+    drawn
+}
+
+/// Where the copies of a large model's weights that sampling read are gone: that memory goes back to the system.
+/// What training takes next is of other sizes, and would leave holes in it.
+pub(crate) fn after_drawing(decoder: &Decoder) {
+    const LARGE: usize = 1 << 24;
+    if decoder.params.count().0 >= LARGE {
+        give_back_freed_memory();
+    }
 }
 
 /// As [`rollouts`], from a mixture of models, with a number of its own for each completion.
