@@ -120,17 +120,34 @@ multiversion! {
     }
 }
 
+multiversion! {
+    // Lanes side by side: one sum after the other would wait for each addition.
+    fn squares<F>(x: &[f32]) -> f64 {
+        let mut sums = [0.0_f64; 32];
+        let mut blocks = x.chunks_exact(sums.len());
+        for block in &mut blocks {
+            for (sum, x) in sums.iter_mut().zip(block) {
+                *sum += f64::from(*x) * f64::from(*x);
+            }
+        }
+        for (sum, x) in sums.iter_mut().zip(blocks.remainder()) {
+            *sum += f64::from(*x) * f64::from(*x);
+        }
+        sums.iter().sum()
+    }
+}
+
 /// `Σ x²` in f64, added in an order that does not depend on the number of threads.
 pub fn sum_of_squares(x: &Tensor<1>) -> f64 {
-    let block = |x: &[f32]| -> f64 { x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum() };
+    const BLOCK: usize = 1 << 12;
     if on_cpu(x) {
         let x = into_flex(x.clone()).to_contiguous();
         let x = x.as_slice::<f32>().expect("made contiguous above");
-        let parts: Vec<f64> = x.par_chunks(1 << 12).map(block).collect();
+        let parts: Vec<f64> = x.par_chunks(BLOCK).map(squares).collect();
         return parts.iter().sum();
     }
     let data = x.clone().into_data().convert::<f32>();
     data.as_slice::<f32>()
-        .map(|x| x.chunks(1 << 12).map(block).sum())
+        .map(|x| x.chunks(BLOCK).map(squares).sum())
         .unwrap_or(f64::NAN)
 }

@@ -410,20 +410,23 @@ impl Decoder {
         x: Activation,
     ) -> Result<[Tensor<2>; N], PolicyError> {
         let matrices = names.each_ref().map(|name| format!("{name}.weight"));
-        let mut outs = self.products(weights, matrices, &x)?;
-        for (out, name) in outs.iter_mut().zip(&names) {
+        let outs = self.products(weights, matrices, &x)?;
+        let mut sums = Vec::with_capacity(N);
+        for (mut out, name) in outs.into_iter().zip(&names) {
             if let Some(bias) = weights.vector(&format!("{name}.bias")) {
-                *out = out.clone() + bias.unsqueeze();
+                out = out + bias.unsqueeze();
             }
             if let Some(lora) = &self.lora
                 && let Some(a) = weights.matrix(&format!("{name}.lora_A.weight"))
             {
                 let b = self.matrix(weights, &format!("{name}.lora_B.weight"))?;
                 let x = self.drop(weights, lora.dropout, name, &x);
-                *out = out.clone() + self.product(self.product(x, a), b) * lora.scale();
+                // The narrow side is scaled.
+                out = out + self.product(self.product(x, a) * lora.scale(), b);
             }
+            sums.push(out);
         }
-        Ok(outs)
+        Ok(sums.try_into().expect("a result for each name"))
     }
 
     /// `x Wᵀ` for each matrix of this name.
