@@ -1,25 +1,14 @@
 //! Memory: activation checkpointing changes nothing that is learnt, a micro-batch is chosen to fit, a run
 //! that uses more than it may ends with a whole checkpoint, and the estimate is near what is measured.
 
+mod common;
+
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
 };
 
-fn xtask(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-fn said(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!said.contains("panicked"), "{said}");
-    // Progress bars break lines where they like.
-    said.split_whitespace().collect::<Vec<_>>().join(" ")
-}
+use common::{said, xtask};
 
 fn ok(arguments: &[&str]) -> (String, String) {
     let output = xtask(arguments);

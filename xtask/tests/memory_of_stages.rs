@@ -1,25 +1,11 @@
 //! Memory of the recipes with several stages: each stage ends the run with a whole checkpoint where it uses
 //! more than it may, and `auto` chooses for each by its own estimate.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+mod common;
 
-fn xtask(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .args(arguments)
-        .output()
-        .unwrap()
-}
+use std::{fs, path::Path};
 
-/// What it said: progress bars break lines where they like.
-fn said(output: &Output) -> String {
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!said.contains("panicked"), "{said}");
-    said.split_whitespace().collect::<Vec<_>>().join(" ")
-}
+use common::{said, xtask};
 
 fn contains(text: &str, needles: &[&str]) {
     for needle in needles {
