@@ -31,9 +31,7 @@ impl Activation {
     /// # Panics
     /// As it does.
     pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Self {
-        let recorded = is_tracked(&x) || is_tracked(&weight);
-        let again = (recorded && on_cpu(&x) && on_cpu(&weight))
-            .then(|| Again::of(RmsNorm::new(eps), [view_of(&x), view_of(&weight)]));
+        let again = Again::of(RmsNorm::new(eps), &x, &weight);
         let value = rms_norm(x, weight, eps);
         Self { value, again }
     }
@@ -43,9 +41,7 @@ impl Activation {
     /// # Panics
     /// As it does.
     pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Self {
-        let recorded = is_tracked(&gate) || is_tracked(&up);
-        let again = (recorded && on_cpu(&gate) && on_cpu(&up))
-            .then(|| Again::of(Swiglu, [view_of(&gate), view_of(&up)]));
+        let again = Again::of(Swiglu, &gate, &up);
         let value = swiglu(gate, up);
         Self { value, again }
     }
@@ -70,11 +66,21 @@ pub(crate) struct Again {
 }
 
 impl Again {
-    fn of<const N: usize, O: CpuOp<N> + Sync>(op: O, inputs: [View; N]) -> Arc<Self> {
-        Arc::new(Self {
+    /// Where there will be a backward pass on the CPU; elsewhere an activation is kept.
+    fn of<const D: usize>(
+        op: impl CpuOp<2> + Sync,
+        a: &Tensor<2>,
+        b: &Tensor<D>,
+    ) -> Option<Arc<Self>> {
+        let recorded = is_tracked(a) || is_tracked(b);
+        if !(recorded && on_cpu(a) && on_cpu(b)) {
+            return None;
+        }
+        let inputs = [view_of(a), view_of(b)];
+        Some(Arc::new(Self {
             make: Box::new(move || op.forward(inputs.each_ref()).0),
             made: OnceLock::new(),
-        })
+        }))
     }
 
     pub(crate) fn value(&self) -> &View {

@@ -211,9 +211,7 @@ impl OfStage {
             },
         }
     }
-}
 
-impl OfStage {
     /// The same with other samples.
     #[must_use]
     pub fn with_sizes(self, sizes: Sizes) -> Self {
