@@ -15,6 +15,8 @@ const TOKENS: usize = 512;
 const WIDTH: usize = 576;
 const FEED_FORWARD: usize = 1536;
 const VOCABULARY: usize = 49_152;
+/// More than a cache holds, as in a model.
+const LAYERS: usize = 20;
 const HEADS: AttentionShape = AttentionShape {
     heads: 9,
     kv_heads: 3,
@@ -52,25 +54,38 @@ fn products(criterion: &mut Criterion) {
             linear_in(precision, x.clone(), w.clone())
         });
     }
-    let matrices = [
-        tensor(1, [FEED_FORWARD, WIDTH]),
-        tensor(2, [FEED_FORWARD, WIDTH]),
-    ];
+    let layers = |seed: u64, shape: [usize; 2]| -> Vec<Tensor<2>> {
+        (0..LAYERS as u64)
+            .map(|i| tensor(seed + i, shape))
+            .collect()
+    };
+    let wide = layers(1, [2 * FEED_FORWARD, WIDTH]);
+    let deep = layers(2, [WIDTH, FEED_FORWARD]);
     let mut group = criterion.benchmark_group("packed linear");
-    for (name, format) in [
+    for (format_name, format) in [
         ("f32", WeightFormat::F32),
         ("bf16", WeightFormat::Bf16),
         ("int8", WeightFormat::Int8),
     ] {
-        let packed = PackedLinear::new(&matrices, format).expect("the CPU has the form");
-        for rows in [1, 16] {
-            let x: Tensor<2> = tensor(0, [rows, WIDTH]);
-            group.throughput(Throughput::Elements(
-                (2 * rows * WIDTH * FEED_FORWARD) as u64,
-            ));
-            group.bench_function(format!("{name}, {rows} rows"), |b| {
-                b.iter(|| black_box(packed.apply(x.clone())));
-            });
+        for (name, matrices) in [("wide", &wide), ("deep", &deep)] {
+            let [outer, inner] = matrices[0].dims();
+            let packed: Vec<PackedLinear> = matrices
+                .iter()
+                .map(|m| PackedLinear::new(std::slice::from_ref(m), format))
+                .collect::<Option<_>>()
+                .expect("the CPU has the form");
+            let mut in_turn = packed.iter().cycle();
+            for rows in [1, 4, 16, 512] {
+                let x: Tensor<2> = tensor(0, [rows, inner]);
+                group.throughput(Throughput::Elements((2 * rows * inner * outer) as u64));
+                group.bench_function(format!("{format_name}, {name}, {rows} rows"), |b| {
+                    b.iter(|| {
+                        in_turn
+                            .next()
+                            .map(|packed| black_box(packed.apply(x.clone())))
+                    });
+                });
+            }
         }
     }
     group.finish();

@@ -269,26 +269,29 @@ impl PackedLinear {
             .map(|out| SharedMut(out.as_mut_ptr()))
             .collect();
         let run = |panel: &Panel| {
-            let out = shared[panel.part].at(panel.column);
-            let (out_row, columns) = (self.outers[panel.part], panel.columns);
+            let out = Out {
+                at: shared[panel.part].at(panel.column),
+                row: self.outers[panel.part],
+                columns: panel.columns,
+            };
             // SAFETY: this call alone writes the panel's columns of its matrix's result, which has
             // `rows` rows of `out_row`.
             unsafe {
                 match &self.store {
                     Store::F32(pieces) => {
                         let lines = &pieces[panel.piece][panel.first..][..panel.wide() * inner];
-                        meet(x.data(), inner, lines, &[], out, out_row, columns);
+                        meet(x.data(), inner, lines, &[], out);
                     }
                     Store::Int8(pieces, factors) => {
                         let lines = &pieces[panel.piece][panel.first..][..panel.wide() * inner];
-                        let factors = &factors[panel.part][panel.column..][..columns];
-                        meet(x.data(), inner, lines, factors, out, out_row, columns);
+                        let factors = &factors[panel.part][panel.column..][..panel.columns];
+                        meet(x.data(), inner, lines, factors, out);
                     }
                     Store::Bf16(pieces) => {
                         let width = bf16::pairs(inner);
                         let lines = &pieces[panel.piece][panel.first..][..panel.wide() * width];
                         let pairs = (&pairs[..], rows);
-                        bf16::meet(pairs, width, lines, out, out_row, columns, false);
+                        bf16::meet(pairs, width, lines, out.at, out.row, out.columns, false);
                     }
                 }
             }
@@ -451,46 +454,49 @@ fn each_panel<L: Send>(
         .for_each(|(panel, piece)| lay(panel, piece));
 }
 
-/// Which lines are asked for while others are met: arithmetic and reading then overlap.
+/// Lines of the panel behind in memory that are asked for while a panel is met, of those of each input:
+/// arithmetic and reading then overlap.
 #[derive(Clone, Copy, Debug)]
-enum Ahead {
-    /// Every line is met once: those that come soon.
-    Stream,
-    /// The panel is met several times, and waits in a cache after the first: a part of the panel behind
-    /// it in memory, two thirds the first time and the rest the second.
-    NextPanel(usize),
-    Nothing,
+struct Ask {
+    first: usize,
+    count: usize,
+}
+
+/// Where a product's results go.
+#[derive(Clone, Copy, Debug)]
+struct Out {
+    at: *mut f32,
+    /// From a row to the next.
+    row: usize,
+    columns: usize,
 }
 
 /// All rows of `x` with one panel; results are multiplied by the `factors` of its columns, if there are any.
 ///
 /// # Safety
-/// `out` is valid for writes at `t * out_row + o` for each row `t` of `x` and each `o < columns`;
-/// `lines` has `inner` times as many lines as `columns` fill.
-unsafe fn meet<L: Weights>(
-    x: &[f32],
-    inner: usize,
-    lines: &[L],
-    factors: &[f32],
-    out: *mut f32,
-    out_row: usize,
-    columns: usize,
-) {
-    let wide = columns.div_ceil(LINE);
+/// `out.at` is valid for writes at `t * out.row + o` for each row `t` of `x` and each
+/// `o < out.columns`; `lines` has `inner` times as many lines as the columns fill.
+unsafe fn meet<L: Weights>(x: &[f32], inner: usize, lines: &[L], factors: &[f32], out: Out) {
+    let wide = out.columns.div_ceil(LINE);
     let once = x.len() <= TALL * inner;
     for (i, x) in x.chunks(TALL * inner).enumerate() {
-        let ahead = match i {
-            _ if once => Ahead::Stream,
-            0 | 1 => Ahead::NextPanel(i),
-            _ => Ahead::Nothing,
+        // Two thirds the first time that the panel is met and the rest the second, or all at once.
+        let part = 2.min(wide);
+        let [first, count] = match i {
+            0 if once => [0, wide],
+            0 => [0, part],
+            1 => [part, wide - part],
+            _ => [0, 0],
         };
+        let ask = Ask { first, count };
         // SAFETY: the caller's promise.
         unsafe {
-            let out = out.add(i * TALL * out_row);
+            let at = out.at.add(i * TALL * out.row);
+            let out = Out { at, ..out };
             match wide {
-                1 => tall::<1, L>(x, inner, lines, factors, ahead, out, out_row, columns),
-                2 => tall::<2, L>(x, inner, lines, factors, ahead, out, out_row, columns),
-                _ => tall::<WIDE, L>(x, inner, lines, factors, ahead, out, out_row, columns),
+                1 => tall::<1, L>(x, inner, lines, factors, ask, out),
+                2 => tall::<2, L>(x, inner, lines, factors, ask, out),
+                _ => tall::<WIDE, L>(x, inner, lines, factors, ask, out),
             }
         }
     }
@@ -498,45 +504,39 @@ unsafe fn meet<L: Weights>(
 
 /// # Safety
 /// As for [`meet`], with at most [`TALL`] rows and `N` lines an input.
-#[allow(clippy::too_many_arguments)]
 unsafe fn tall<const N: usize, L: Weights>(
     x: &[f32],
     inner: usize,
     lines: &[L],
     factors: &[f32],
-    ahead: Ahead,
-    out: *mut f32,
-    out_row: usize,
-    columns: usize,
+    ask: Ask,
+    out: Out,
 ) {
     // SAFETY: the caller's promise, with the number of rows in the type.
     unsafe {
         match x.len() / inner {
             0 => {}
-            1 => tile::<1, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
-            2 => tile::<2, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
-            3 => tile::<3, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
-            4 => tile::<4, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
-            5 => tile::<5, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
-            6 => tile::<6, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
-            7 => tile::<7, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
-            _ => tile::<TALL, N, L>(x, inner, lines, factors, ahead, out, out_row, columns),
+            1 => tile::<1, N, L>(x, inner, lines, factors, ask, out),
+            2 => tile::<2, N, L>(x, inner, lines, factors, ask, out),
+            3 => tile::<3, N, L>(x, inner, lines, factors, ask, out),
+            4 => tile::<4, N, L>(x, inner, lines, factors, ask, out),
+            5 => tile::<5, N, L>(x, inner, lines, factors, ask, out),
+            6 => tile::<6, N, L>(x, inner, lines, factors, ask, out),
+            7 => tile::<7, N, L>(x, inner, lines, factors, ask, out),
+            _ => tile::<TALL, N, L>(x, inner, lines, factors, ask, out),
         }
     }
 }
 
 /// # Safety
-/// As for [`meet`], with `M` rows and `N` lines an input.
-#[allow(clippy::too_many_arguments)]
+/// As for [`tall`], with `M` rows.
 unsafe fn tile<const M: usize, const N: usize, L: Weights>(
     x: &[f32],
     inner: usize,
     lines: &[L],
     factors: &[f32],
-    ahead: Ahead,
-    out: *mut f32,
-    out_row: usize,
-    columns: usize,
+    ask: Ask,
+    out: Out,
 ) {
     assert!(x.len() >= M * inner && lines.len() >= N * inner);
     let mut sums = [[Line([0.0; LINE]); N]; M];
@@ -548,7 +548,7 @@ unsafe fn tile<const M: usize, const N: usize, L: Weights>(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `level` detected the instruction set; the lengths were checked above.
         unsafe {
-            avx512::sums(x.as_ptr(), inner, lines.as_ptr(), ahead, &mut sums);
+            avx512::sums(x.as_ptr(), inner, lines.as_ptr(), ask, &mut sums);
         }
     } else {
         for (m, sums) in sums.iter_mut().enumerate() {
@@ -564,15 +564,18 @@ unsafe fn tile<const M: usize, const N: usize, L: Weights>(
         }
     }
     for (m, sums) in sums.iter().enumerate() {
-        let mut left = columns;
         for (j, line) in sums.iter().enumerate() {
-            let count = left.min(LINE);
+            let count = (out.columns - j * LINE).min(LINE);
             // SAFETY: the caller's promise for `out`.
             unsafe {
-                let to = out.add(m * out_row + j * LINE);
-                std::ptr::copy_nonoverlapping(line.0.as_ptr(), to, count);
+                let to = out.at.add(m * out.row + j * LINE);
+                if count == LINE {
+                    // A length that is known is one instruction.
+                    to.cast::<[f32; LINE]>().write_unaligned(line.0);
+                } else {
+                    std::ptr::copy_nonoverlapping(line.0.as_ptr(), to, count);
+                }
             }
-            left -= count;
         }
     }
 }
@@ -610,10 +613,11 @@ multiversion! {
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::{Ahead, Line, Weights};
+    use super::{Ask, Line, Weights};
 
-    /// Lines that are asked for ahead of their use in [`Ahead::Stream`]: 8 KiB.
-    const AHEAD: usize = 128;
+    /// Parts of the next panel that are asked for side by side: a processor foresees each of them apart, and
+    /// reads several faster than one.
+    const STREAMS: usize = 8;
 
     /// # Safety
     /// The processor has the features; `x` has `M` rows of `inner`, `lines` `inner` times `N`.
@@ -623,18 +627,19 @@ mod avx512 {
         x: *const f32,
         inner: usize,
         lines: *const L,
-        ahead: Ahead,
+        ask: Ask,
         out: &mut [[Line; N]; M],
     ) {
         let mut sums = [[_mm512_setzero_ps(); N]; M];
-        let (next, asks) = match ahead {
-            Ahead::Stream => (lines.wrapping_add(AHEAD), N),
-            Ahead::NextPanel(0) => (lines.wrapping_add(inner * N), N.min(2)),
-            Ahead::NextPanel(_) => (lines.wrapping_add(inner * (N + 2)), N.saturating_sub(2)),
-            Ahead::Nothing => (lines, 0),
-        };
+        let next = lines.wrapping_add(inner * N + ask.first * inner);
+        let part = inner / STREAMS;
         for k in 0..inner {
             let at = lines.wrapping_add(k * N);
+            let asked = match k < part * STREAMS {
+                true => k % STREAMS * part + k / STREAMS,
+                false => k,
+            };
+            let asked = next.wrapping_add(asked * ask.count);
             let mut ws = [_mm512_setzero_ps(); N];
             for (j, w) in ws.iter_mut().enumerate() {
                 // SAFETY: line `k * N + j` exists, and is aligned to its size.
@@ -648,9 +653,9 @@ mod avx512 {
                         }
                     }
                 };
-                if j < asks {
+                if j < ask.count {
                     // Asking for memory ahead reads nothing.
-                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(k * asks + j).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(asked.wrapping_add(j).cast());
                 }
             }
             for (m, sums) in sums.iter_mut().enumerate() {

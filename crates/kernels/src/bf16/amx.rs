@@ -193,13 +193,18 @@ sums_of!(
     ]
 );
 
-/// Asks for lines in their order: they are on their way when they are met.
+/// Asks for lines, eight parts of them side by side: a processor foresees each of them apart, and reads several
+/// faster than one.
 pub(super) fn ask_for(lines: &[PairLine]) {
     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
-    for line in lines {
-        // SAFETY: asking for memory reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast()) };
+    const STREAMS: usize = 8;
+    let part = lines.len().div_ceil(STREAMS);
+    for i in 0..part {
+        for line in lines[i..].iter().step_by(part) {
+            // SAFETY: asking for memory reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast()) };
+        }
     }
 }
 
