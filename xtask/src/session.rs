@@ -264,8 +264,13 @@ impl Session {
         };
         let path = self.run.path().join("report.html");
         fs::write(&path, report.html()?).with_context(|| path.display().to_string())?;
-        let memory = memory::peak().map_or(String::new(), |bytes| {
-            format!("  Peak memory: {}", memory::human(bytes))
+        let whose = if self.device == Device::flex() {
+            ""
+        } else {
+            " of the device"
+        };
+        let memory = memory::peak_of(&self.device).map_or(String::new(), |bytes| {
+            format!("  Peak memory{whose}: {}", memory::human(bytes))
         });
         if !report.summary.is_empty() {
             println!("{}", report.summary);

@@ -6,6 +6,7 @@
 use std::{path::PathBuf, time::Instant};
 
 use anyhow::Result;
+use burn::tensor::Device;
 use clap::Args;
 use togi_data::{PromptSample, Sample, Tokenizer};
 use togi_policy::{Decoder, Sampling};
@@ -79,6 +80,7 @@ impl Reward for EvenTokens {
 
 /// Notes the time and the metrics of each step.
 struct Watcher {
+    device: Device,
     last: Instant,
     tokens: usize,
     completions: usize,
@@ -107,7 +109,7 @@ impl Observer for Watcher {
                     reward: get("objective/scores"),
                     entropy: get("objective/entropy"),
                 });
-                self.peak_bytes = memory::peak().unwrap_or(0);
+                self.peak_bytes = memory::peak_of(&self.device).unwrap_or(0);
                 self.last = Instant::now();
             }
             _ => {}
@@ -148,6 +150,7 @@ impl Setting {
     fn watch(&self) -> Watcher {
         let tokens = self.prompts[0].ids.len() + self.sampling.max_new_tokens;
         Watcher {
+            device: self.decoder.device().clone(),
             last: Instant::now(),
             tokens: self.completions * tokens,
             completions: self.completions,

@@ -97,6 +97,6 @@ fn measure(arguments: &GenerateArguments) -> Result<Rates> {
     }
     Ok(Rates {
         tokens_per_second: rates,
-        peak_bytes: memory::peak().unwrap_or(0),
+        peak_bytes: memory::peak_of(policy.decoder.device()).unwrap_or(0),
     })
 }

@@ -115,7 +115,7 @@ impl Steps {
     /// Joins steps with what is known of the process and the machine at their end.
     fn finished(steps: Vec<Step>, device: &Device) -> Self {
         // Before the product below adds to it.
-        let peak_bytes = memory::peak().unwrap_or(0);
+        let peak_bytes = memory::peak_of(device).unwrap_or(0);
         Self {
             steps,
             peak_bytes,

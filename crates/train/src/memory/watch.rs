@@ -81,14 +81,14 @@ impl Watch {
     pub(crate) fn begin(&mut self) {
         if let Some(device) = &self.device {
             give_back_freed_memory();
-            self.before = measured(device).unwrap_or(0);
+            self.before = peak_of(device).unwrap_or(0);
         }
     }
 
     /// After a step: why the run cannot go on, if it cannot.
     pub(crate) fn short(&self) -> Option<String> {
         let device = self.device.as_ref()?;
-        let (most, now) = (measured(device)?, resident()?);
+        let (most, now) = (peak_of(device)?, resident()?);
         // Freed memory is kept: what is held after a step is near the most of it.
         let used = match *device == Device::flex() && most <= self.before {
             true => now,
@@ -137,8 +137,9 @@ impl Watch {
     }
 }
 
-/// What was used at most: on the CPU of the machine's memory, elsewhere of the device's.
-fn measured(device: &Device) -> Option<u64> {
+/// The most that was used, in bytes, where it is told: on the CPU this process's memory, elsewhere what the
+/// device's pools have reserved for it.
+pub fn peak_of(device: &Device) -> Option<u64> {
     if *device == Device::flex() {
         return peak();
     }
