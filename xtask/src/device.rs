@@ -49,9 +49,14 @@ pub(crate) fn parse(spec: &str) -> Result<Device> {
     Ok(device.clone())
 }
 
+/// True where the processor computes.
+pub(crate) fn is_cpu(device: &Device) -> bool {
+    *device == Device::flex()
+}
+
 /// Has sampling hold a model's weights in eight bits.
 pub(crate) fn hold_in_int8(policy: &mut Policy) -> Result<()> {
-    if *policy.decoder.device() != Device::flex() {
+    if !is_cpu(policy.decoder.device()) {
         let text = "--int8: weights in eight bits are for the CPU";
         return Err(InputError(text.to_owned()).into());
     }
@@ -91,8 +96,8 @@ fn precisions(device: &Device) -> Vec<Precision> {
     let has = |precision: &Precision| match precision {
         Precision::F32 => true,
         // The CPU has a form for bfloat16, and no fast one for float16.
-        Precision::Bf16 if *device == Device::flex() => true,
-        Precision::F16 if *device == Device::flex() => false,
+        Precision::Bf16 if is_cpu(device) => true,
+        Precision::F16 if is_cpu(device) => false,
         _ => device.supports_dtype(precision.dtype()),
     };
     Precision::ALL.into_iter().filter(has).collect()

@@ -27,7 +27,7 @@ use togi_train::{
     stages::{self, Stages},
 };
 
-use crate::{progress::Bars, recipe::Recipe, train::TrainArguments};
+use crate::{device, progress::Bars, recipe::Recipe, train::TrainArguments};
 
 /// A run that is set up: folder, device, and who is told.
 pub(crate) struct Session {
@@ -264,7 +264,7 @@ impl Session {
         };
         let path = self.run.path().join("report.html");
         fs::write(&path, report.html()?).with_context(|| path.display().to_string())?;
-        let whose = if self.device == Device::flex() {
+        let whose = if device::is_cpu(&self.device) {
             ""
         } else {
             " of the device"
