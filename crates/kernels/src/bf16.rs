@@ -12,7 +12,7 @@ mod layout;
 use rayon::prelude::*;
 
 use crate::{
-    cpu::{Mat, SharedMut},
+    cpu::{Mat, Out, SharedMut},
     simd::{fma, multiversion},
 };
 
@@ -95,19 +95,13 @@ pub(crate) unsafe fn product(
         let columns = (WIDE * LINE).min(n - column);
         let count = ROWS.min(m - first_row);
         let rows = &rows[first_row * width..(first_row + count.next_multiple_of(LINE)) * width];
-        let out = out.at(first_row * out_row + column);
+        let out = Out {
+            at: out.at(first_row * out_row + column),
+            row: out_row,
+            columns,
+        };
         // SAFETY: this task alone writes these rows and columns, by the caller's promise.
-        unsafe {
-            meet(
-                (rows, count),
-                width,
-                panel,
-                out,
-                out_row,
-                columns,
-                accumulate,
-            );
-        }
+        unsafe { meet((rows, count), width, panel, out, accumulate) };
     };
     if parallel {
         let firsts: Vec<usize> = (0..m).step_by(ROWS).collect();
@@ -123,57 +117,37 @@ pub(crate) unsafe fn product(
     }
 }
 
-/// Rows of `width` words, `count` of them and what fills up the last line of rows, with one panel of `columns`
-/// columns.
+/// Rows of `width` words, `count` of them and what fills up the last line of rows, with one panel.
 ///
 /// # Safety
-/// `out` is valid for reads and writes at `r * out_row + c` for each row `r` and `c < columns`.
+/// `out.at` is valid for reads and writes at `r * out.row + c` for each row `r` and `c < out.columns`.
 pub(crate) unsafe fn meet(
     rows: (&[Pair], usize),
     width: usize,
     panel: &[PairLine],
-    out: *mut f32,
-    out_row: usize,
-    columns: usize,
+    out: Out,
     accumulate: bool,
 ) {
     // SAFETY: the caller's promise.
-    unsafe {
-        meet_by(
-            Unit::best(),
-            rows,
-            width,
-            panel,
-            out,
-            out_row,
-            columns,
-            accumulate,
-        );
-    }
+    unsafe { meet_by(Unit::best(), rows, width, panel, out, accumulate) };
 }
 
 /// # Safety
 /// As for [`meet`]; the unit is there.
-#[allow(clippy::too_many_arguments)]
 unsafe fn meet_by(
     unit: Unit,
     (rows, count): (&[Pair], usize),
     width: usize,
     panel: &[PairLine],
-    out: *mut f32,
-    out_row: usize,
-    columns: usize,
+    out: Out,
     accumulate: bool,
 ) {
-    let wide = columns.div_ceil(LINE);
+    let wide = out.columns.div_ceil(LINE);
     assert!(rows.len() >= count.next_multiple_of(LINE) * width && panel.len() >= wide * width);
     #[cfg(target_arch = "x86_64")]
     if unit == Unit::Tiles {
         // SAFETY: the caller's promise; the lengths were checked above.
-        unsafe {
-            let out = (out, out_row, columns);
-            meet_tiles((rows, count), width, panel, out, accumulate);
-        }
+        unsafe { meet_tiles((rows, count), width, panel, out, accumulate) };
         return;
     }
     for from in (0..width).step_by(DEEP) {
@@ -185,7 +159,8 @@ unsafe fn meet_by(
             let adds = accumulate || from > 0;
             // SAFETY: the caller's promise, with the numbers of rows and lines in the type.
             unsafe {
-                let out = (out.add(row * out_row), out_row, columns);
+                let at = out.at.add(row * out.row);
+                let out = Out { at, ..out };
                 match wide {
                     1 => high::<1>(unit, x, width, tall, lines, out, adds),
                     2 => high::<2>(unit, x, width, tall, lines, out, adds),
@@ -196,9 +171,6 @@ unsafe fn meet_by(
     }
 }
 
-/// Where results go: the first, the distance of rows, and the number of columns.
-type Out = (*mut f32, usize, usize);
-
 /// # Safety
 /// As for [`meet_by`].
 #[cfg(target_arch = "x86_64")]
@@ -206,10 +178,10 @@ unsafe fn meet_tiles(
     (rows, count): (&[Pair], usize),
     width: usize,
     panel: &[PairLine],
-    (out, out_row, columns): Out,
+    out: Out,
     accumulate: bool,
 ) {
-    let wide = columns.div_ceil(LINE);
+    let wide = out.columns.div_ceil(LINE);
     let mut sums = amx::Sums([[[0.0; LINE]; LINE]; 2 * WIDE]);
     // SAFETY: the unit is there.
     let _tiles = unsafe { amx::Tiles::new() };
@@ -234,7 +206,8 @@ unsafe fn meet_tiles(
             unsafe {
                 let both = [first, second];
                 amx::sums(both, width, lines.as_ptr(), wide, deep / LINE, &mut sums);
-                put_tiles(&sums, tall, out.add(row * out_row), out_row, columns, adds);
+                let at = out.at.add(row * out.row);
+                put_tiles(&sums, tall, at, out.row, out.columns, adds);
             }
         }
     }
@@ -275,7 +248,7 @@ unsafe fn tile<const M: usize, const N: usize>(
     x: &[Pair],
     x_row: usize,
     lines: &[PairLine],
-    (out, out_row, columns): Out,
+    out: Out,
     adds: bool,
 ) {
     let deep = lines.len() / N;
@@ -294,7 +267,7 @@ unsafe fn tile<const M: usize, const N: usize>(
     }
     for (m, sums) in sums.iter().enumerate() {
         // SAFETY: the caller's promise for `out`.
-        unsafe { put(sums, out.add(m * out_row), columns, adds) };
+        unsafe { put(sums, out.at.add(m * out.row), out.columns, adds) };
     }
 }
 
@@ -501,8 +474,13 @@ mod tests {
                 for adds in [false, true] {
                     // SAFETY: as above.
                     unsafe {
-                        let to = out.as_mut_ptr();
-                        meet_by(*unit, (&rows, m), width, &panel, to, n, n, adds);
+                        let at = out.as_mut_ptr();
+                        let out = Out {
+                            at,
+                            row: n,
+                            columns: n,
+                        };
+                        meet_by(*unit, (&rows, m), width, &panel, out, adds);
                     }
                 }
                 for (i, x) in out.iter().enumerate() {

@@ -203,6 +203,15 @@ pub(crate) fn filled_rows_of<const N: usize>(
     all
 }
 
+/// Where a product's results go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Out {
+    pub(crate) at: *mut f32,
+    /// From a row to the next.
+    pub(crate) row: usize,
+    pub(crate) columns: usize,
+}
+
 /// A pointer that parallel tasks write through, each to its own places.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedMut(pub(crate) *mut f32);

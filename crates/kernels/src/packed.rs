@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::{
     bf16::{self, PairLine},
-    cpu::{Mat, SharedMut},
+    cpu::{Mat, Out, SharedMut},
     op::{View, from_flex, into_flex, on_cpu, tensor_of},
     precision::Precision,
     simd::{fma, multiversion},
@@ -275,7 +275,7 @@ impl PackedLinear {
                 columns: panel.columns,
             };
             // SAFETY: this call alone writes the panel's columns of its matrix's result, which has
-            // `rows` rows of `out_row`.
+            // `rows` rows of `out.row`.
             unsafe {
                 match &self.store {
                     Store::F32(pieces) => {
@@ -291,7 +291,7 @@ impl PackedLinear {
                         let width = bf16::pairs(inner);
                         let lines = &pieces[panel.piece][panel.first..][..panel.wide() * width];
                         let pairs = (&pairs[..], rows);
-                        bf16::meet(pairs, width, lines, out.at, out.row, out.columns, false);
+                        bf16::meet(pairs, width, lines, out, false);
                     }
                 }
             }
@@ -462,15 +462,6 @@ struct Ask {
     count: usize,
 }
 
-/// Where a product's results go.
-#[derive(Clone, Copy, Debug)]
-struct Out {
-    at: *mut f32,
-    /// From a row to the next.
-    row: usize,
-    columns: usize,
-}
-
 /// All rows of `x` with one panel; results are multiplied by the `factors` of its columns, if there are any.
 ///
 /// # Safety
@@ -614,10 +605,7 @@ mod avx512 {
     use std::arch::x86_64::*;
 
     use super::{Ask, Line, Weights};
-
-    /// Parts of the next panel that are asked for side by side: a processor foresees each of them apart, and
-    /// reads several faster than one.
-    const STREAMS: usize = 8;
+    use crate::simd::STREAMS;
 
     /// # Safety
     /// The processor has the features; `x` has `M` rows of `inner`, `lines` `inner` times `N`.

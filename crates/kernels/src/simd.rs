@@ -35,6 +35,11 @@ macro_rules! multiversion {
 }
 pub(crate) use multiversion;
 
+/// Parts of a panel that are asked for side by side: a processor foresees each of them apart, and reads several
+/// faster than one.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const STREAMS: usize = 8;
+
 /// The instruction sets that functions are compiled for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Level {

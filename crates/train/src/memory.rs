@@ -16,11 +16,11 @@ mod of_recipes;
 mod of_stages;
 mod watch;
 
-pub use available::{Available, available, parse_size, peak, resident};
+pub use available::{Available, available, parse_size, peak, peak_of, resident};
 pub use choose::{Keys, Setting};
 pub use extent::{Extent, Sizes, sizes};
 pub use of_stages::{OfStage, RlhfSizes};
-pub use watch::{Watch, Watching, peak_of};
+pub use watch::{Watch, Watching};
 
 const FLOAT: u64 = 4;
 /// The program itself: code, tokenizer, data, threads, and what the allocator cannot use again.
@@ -196,10 +196,15 @@ impl Demand {
         let (tokens, scored, longest) = self.largest();
         let step = self.backward(tokens, scored, longest, trainable);
         estimate.passes("a training step", step);
-        if self.form == Form::Composed && self.lora.is_none() {
+        let whole = if self.lora.is_none() {
+            trainable
+        } else {
+            value
+        };
+        if self.form == Form::Composed && whole > 0 {
             // AdamW of the largest matrix makes both moments and what is added anew.
             let made = 3 * self.config.vocab_size * self.config.hidden_size;
-            estimate.passes("an update", trainable + made);
+            estimate.passes("an update", whole + made);
         }
         if self.value {
             let scalar = Self {

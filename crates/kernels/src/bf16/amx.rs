@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::layout::{LINE, Pair, PairLine, WIDE};
+use crate::simd::STREAMS;
 
 /// Rows that are met at a time.
 pub(super) const TALL: usize = 2 * LINE;
@@ -193,12 +194,10 @@ sums_of!(
     ]
 );
 
-/// Asks for lines, eight parts of them side by side: a processor foresees each of them apart, and reads several
-/// faster than one.
+/// Asks for lines, some parts of them side by side.
 pub(super) fn ask_for(lines: &[PairLine]) {
     use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 
-    const STREAMS: usize = 8;
     let part = lines.len().div_ceil(STREAMS);
     for i in 0..part {
         for line in lines[i..].iter().step_by(part) {

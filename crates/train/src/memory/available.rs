@@ -103,6 +103,16 @@ pub fn peak() -> Option<u64> {
     status("VmHWM:")
 }
 
+/// The most that was used, in bytes, where it is told: on the CPU this process's memory, elsewhere what the
+/// device's pools have reserved for it.
+pub fn peak_of(device: &Device) -> Option<u64> {
+    if *device == Device::flex() {
+        return peak();
+    }
+    let usage = device.memory_pool_usage()?;
+    Some(usage.bytes_reserved)
+}
+
 /// The memory that this process uses now, in bytes, where the system tells.
 pub fn resident() -> Option<u64> {
     status("VmRSS:")

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use togi_kernels::give_back_freed_memory;
 
-use super::{Available, Demand, Keys, OfStage, available, human, peak, resident};
+use super::{Available, Demand, Keys, OfStage, available, human, peak_of, resident};
 
 /// What a run may use, and what to say when that is not enough.
 ///
@@ -137,19 +137,9 @@ impl Watch {
     }
 }
 
-/// The most that was used, in bytes, where it is told: on the CPU this process's memory, elsewhere what the
-/// device's pools have reserved for it.
-pub fn peak_of(device: &Device) -> Option<u64> {
-    if *device == Device::flex() {
-        return peak();
-    }
-    let usage = device.memory_pool_usage()?;
-    Some(usage.bytes_reserved)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::peak, *};
 
     #[test]
     fn what_was_used_before_the_steps_is_not_theirs() {
