@@ -1,8 +1,9 @@
 """What the programs that train share: a clock for each step, an order, and the line that they end with."""
 
-import json, os, resource, time
+import json, os, time
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+import place
 import torch
 from transformers import TrainerCallback
 
@@ -14,9 +15,11 @@ class Clock(TrainerCallback):
         self.steps, self.drawn, self.completions = [], [], completions
 
     def on_step_begin(self, *_, **__):
+        place.wait()
         self.started = time.perf_counter()
 
     def on_step_end(self, *_, **__):
+        place.wait()
         self.steps.append({"seconds": time.perf_counter() - self.started})
 
     def on_log(self, args, state, control, logs=None, **__):
@@ -28,9 +31,8 @@ class Clock(TrainerCallback):
             self.drawn.append({"tokens": tokens, "reward": float(logs["reward"]), "entropy": float(logs["entropy"])})
 
     def report(self):
-        """Prints one JSON object: the steps, and the peak of the resident memory."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps({"steps": self.steps, "drawn": self.drawn, "peak_bytes": peak}))
+        """Prints one JSON object: the steps, and the peak of the memory."""
+        print(json.dumps({"steps": self.steps, "drawn": self.drawn, "peak_bytes": place.peak_bytes()}))
 
 
 def in_order(trainer):
@@ -45,6 +47,6 @@ def in_order(trainer):
 
 def shared(steps, rate):
     """Arguments of every trainer here."""
-    return dict(output_dir="/tmp/togi-peer", max_steps=int(steps), logging_steps=1, report_to=[], use_cpu=True, bf16=False,
-                gradient_checkpointing=False, save_strategy="no", disable_tqdm=True, learning_rate=float(rate),
+    return dict(output_dir="/tmp/togi-peer", max_steps=int(steps), logging_steps=1, report_to=[], use_cpu=place.device == "cpu",
+                bf16=False, gradient_checkpointing=False, save_strategy="no", disable_tqdm=True, learning_rate=float(rate),
                 lr_scheduler_type="constant", max_grad_norm=1.0, seed=0)

@@ -5,8 +5,9 @@ FOLDER has what `bench tiny --folder` writes: config.json, model.safetensors and
 lists of token ids). Next-token loss, clipping at 1, AdamW. Prints one JSON object as trl_dpo.py does.
 """
 
-import json, resource, sys, time
+import json, sys, time
 
+import place
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -14,13 +15,14 @@ from safetensors.torch import load_file
 folder, steps, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(threads)
 c = json.load(open(f"{folder}/config.json"))
-w = {name: torch.nn.Parameter(x) for name, x in load_file(f"{folder}/model.safetensors").items()}
-batches = torch.tensor(json.load(open(f"{folder}/batches.json")))
+w = {name: torch.nn.Parameter(x.to(place.device)) for name, x in load_file(f"{folder}/model.safetensors").items()}
+batches = torch.tensor(json.load(open(f"{folder}/batches.json")), device=place.device)
 heads = c["num_attention_heads"]
 dim = c["hidden_size"] // heads
 theta = c.get("rope_theta") or c["rope_parameters"]["rope_theta"]
 angles = torch.outer(torch.arange(batches.shape[2] - 1).float(), theta ** (-torch.arange(0, dim, 2).float() / dim))
-cos, sin = torch.cat([angles, angles], 1).cos(), torch.cat([angles, angles], 1).sin()
+angles = torch.cat([angles, angles], 1).to(place.device)
+cos, sin = angles.cos(), angles.sin()
 
 
 def norm(x, name):
@@ -50,13 +52,14 @@ def loss_of(ids):
 adam = torch.optim.AdamW(w.values(), lr=1e-3, weight_decay=0.0, eps=1e-8)
 result = []
 for step in range(steps):
+    place.wait()
     started = time.perf_counter()
     loss = loss_of(batches[step % len(batches)])
     adam.zero_grad(set_to_none=True)
     loss.backward()
     size = torch.nn.utils.clip_grad_norm_(w.values(), 1.0)
     adam.step()
+    place.wait()
     seconds = time.perf_counter() - started
     result.append({"seconds": seconds, "loss": loss.item(), "grad_norm": size.item()})
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"steps": result, "peak_bytes": peak}))
+print(json.dumps({"steps": result, "peak_bytes": place.peak_bytes()}))

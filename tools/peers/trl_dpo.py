@@ -3,7 +3,7 @@
 trl_dpo.py MODEL PAIRS.jsonl BATCH STEPS LEARNING_RATE DTYPE THREADS ADAPTER
 Pairs (`prompt`, `chosen`, `rejected`) are taken in file order. With ADAPTER, a PEFT folder, an adapter of its kind is trained from
 its weights; with an empty text, the model. Prints one JSON object: seconds, loss and gradient norm of each step, and the peak of
-the resident memory.
+the memory.
 """
 
 import json, sys

@@ -9,13 +9,7 @@ use crate::InputError;
 
 /// The device of a `cpu`, `wgpu[:n]` or `cuda[:n]`; of a GPU, one that has computed something.
 pub(crate) fn parse(spec: &str) -> Result<Device> {
-    let (kind, index) = match spec.split_once(':') {
-        Some((kind, index)) => {
-            let wrong = |_| InputError(format!("--device {spec}: `{index}` is not a number"));
-            (kind, index.parse::<usize>().map_err(wrong)?)
-        }
-        None => (spec, 0),
-    };
+    let (kind, index) = kind_and_index(spec)?;
     let found = match kind {
         "cpu" => Ok(vec![Device::flex()]),
         "wgpu" => wgpu(),
@@ -47,6 +41,27 @@ pub(crate) fn parse(spec: &str) -> Result<Device> {
         return Err(InputError(text).into());
     }
     Ok(device.clone())
+}
+
+fn kind_and_index(spec: &str) -> Result<(&str, usize)> {
+    let Some((kind, index)) = spec.split_once(':') else {
+        return Ok((spec, 0));
+    };
+    let wrong = |_| InputError(format!("--device {spec}: `{index}` is not a number"));
+    Ok((kind, index.parse().map_err(wrong)?))
+}
+
+/// The GPU of a `--device` as PyTorch counts them; none for the processor.
+pub(crate) fn of_pytorch(spec: &str) -> Result<Option<usize>> {
+    let (kind, index) = kind_and_index(spec)?;
+    match kind {
+        "cpu" => Ok(None),
+        "cuda" => Ok(Some(index)),
+        _ => {
+            let text = format!("--device {spec}: PyTorch computes on cpu and cuda[:n]");
+            Err(InputError(text).into())
+        }
+    }
 }
 
 /// True where the processor computes.

@@ -145,6 +145,9 @@ fn what_cannot_be_measured_is_refused() {
         "--only=dpo,ddpo",
     ];
     refused(&row, "dpo-lora");
+    let on = |device| ["peers", "--python=p", "--model=m", "--data=d", device];
+    refused(&on("--device=wgpu"), "PyTorch computes on cpu and cuda[:n]");
+    refused(&on("--device=cuda:x"), "`x` is not a number");
     refused(&["memory", "--steps=10"], "60");
     refused(
         &["sft", "--model=lab", "--data", &data, "--batch=0"],

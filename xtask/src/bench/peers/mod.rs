@@ -17,7 +17,9 @@ use self::{
     row::{COMPLETIONS, Measured, PAIRS, PROMPT, Place, RANK, Row},
     table::Line,
 };
-use super::{Common, at_least_one, load, offline, online::GROUP, pairs, sampling::random_prompts};
+use super::{
+    Common, at_least_one, device, load, offline, online::GROUP, pairs, sampling::random_prompts,
+};
 
 #[derive(Args)]
 pub(crate) struct PeerArguments {
@@ -30,6 +32,9 @@ pub(crate) struct PeerArguments {
     /// Pairs; of steps that draw, their prompts.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
+    /// Where both compute: `cpu`, or `cuda` with `:n` for a further GPU.
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Rows to measure; all if it is not given.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Row>,
@@ -54,6 +59,9 @@ struct Runs {
 
 pub(crate) fn run(arguments: &PeerArguments) -> Result<()> {
     let precision = Precision::of_program();
+    let gpu = device::of_pytorch(&arguments.device)?;
+    // Is refused before anything runs where it is not there.
+    device::parse(&arguments.device)?;
     let rows: Vec<Row> = Row::value_variants()
         .iter()
         .copied()
@@ -66,6 +74,8 @@ pub(crate) fn run(arguments: &PeerArguments) -> Result<()> {
         python: arguments.python.clone(),
         scripts: Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/peers"),
         model: arguments.model.clone(),
+        device: arguments.device.clone(),
+        gpu,
         precision,
         threads: std::thread::available_parallelism()?.to_string(),
         steps: arguments.steps as usize,

@@ -82,6 +82,9 @@ pub(crate) struct Place {
     pub(crate) python: PathBuf,
     pub(crate) scripts: PathBuf,
     pub(crate) model: String,
+    /// Of both programs: `--device`, and its number among GPUs.
+    pub(crate) device: String,
+    pub(crate) gpu: Option<usize>,
     /// Of both programs: `--dtype`.
     pub(crate) precision: Precision,
     pub(crate) threads: String,
@@ -123,12 +126,18 @@ impl Place {
     fn script(&self, name: &str) -> Command {
         let mut command = Command::new(&self.python);
         command.arg(self.scripts.join(name));
+        if let Some(gpu) = self.gpu {
+            // TRL would use all that it sees.
+            command.env("CUDA_VISIBLE_DEVICES", gpu.to_string());
+            command.env("TOGI_PEERS_DEVICE", "cuda");
+        }
         command
     }
 
     fn ours(&self, what: &str) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["bench", what, "--json", "--dtype", self.precision.name()]);
+        command.args(["bench", what, "--json", "--device", &self.device]);
+        command.args(["--dtype", self.precision.name()]);
         if what != "tiny" {
             command.args(["--model", &self.model]);
         }
