@@ -10,6 +10,7 @@ mod peak;
 mod peers;
 mod sampling;
 mod steps;
+mod stolen;
 mod tiny;
 
 use anyhow::Result;

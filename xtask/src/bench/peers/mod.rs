@@ -19,6 +19,7 @@ use self::{
 };
 use super::{
     Common, at_least_one, device, load, offline, online::GROUP, pairs, sampling::random_prompts,
+    stolen,
 };
 
 #[derive(Args)]
@@ -54,6 +55,8 @@ struct Runs {
     row: Row,
     theirs: Vec<Measured>,
     ours: Vec<Measured>,
+    /// The share of the processor that the host took, while each of a pair ran.
+    stolen: Vec<[Option<f64>; 2]>,
     agreement: String,
 }
 
@@ -88,6 +91,7 @@ pub(crate) fn run(arguments: &PeerArguments) -> Result<()> {
             row,
             theirs: Vec::new(),
             ours: Vec::new(),
+            stolen: Vec::new(),
             agreement: String::new(),
         })
         .collect();
@@ -100,25 +104,30 @@ pub(crate) fn run(arguments: &PeerArguments) -> Result<()> {
                 arguments.rounds,
                 row.name()
             );
+            let run_ours = || stolen::during(|| row.ours(&place));
             let early = match row.writes_for_peer() {
-                true => Some(row.ours(&place)?),
+                true => Some(run_ours()?),
                 false => None,
             };
             // PPO's peer has run already where GRPO is measured too.
             let known = all[..number].iter().find(|runs| runs.row == row.peer());
-            let theirs = match known.and_then(|runs| runs.theirs.get(round)) {
-                Some(theirs) => theirs.clone(),
-                None => row.theirs(&place)?,
+            let known = known.and_then(|runs| {
+                Some((runs.theirs.get(round)?.clone(), runs.stolen.get(round)?[0]))
+            });
+            let (theirs, stolen_theirs) = match known {
+                Some(known) => known,
+                None => stolen::during(|| row.theirs(&place))?,
             };
-            let ours = match early {
-                Some(ours) => ours,
-                None => row.ours(&place)?,
+            let (ours, stolen_ours) = match early {
+                Some(early) => early,
+                None => run_ours()?,
             };
             let agreement = row.agreement(&theirs, &ours, place.precision)?;
             eprintln!("  {agreement}");
             let runs = &mut all[number];
             runs.theirs.push(theirs);
             runs.ours.push(ours);
+            runs.stolen.push([stolen_theirs, stolen_ours]);
             runs.agreement = agreement;
         }
     }

@@ -9,6 +9,9 @@ use super::{
 };
 use crate::bench::mean;
 
+/// Where the host took more of the processor than this, times say little.
+const MUCH_STOLEN: f64 = 0.05;
+
 /// One row of the table, `[Python, Togi]`.
 #[derive(Serialize)]
 pub(super) struct Line {
@@ -25,6 +28,8 @@ pub(super) struct Line {
     memory: f64,
     /// How much of the machine's matmul peak Togi's step reaches.
     share_of_peak: Option<f64>,
+    /// The share of the processor that the host of a virtual machine took meanwhile, where it is known.
+    stolen: Option<[f64; 2]>,
     /// What was compared, and how far apart it is.
     agreement: String,
     /// What the programs printed, a pair a round.
@@ -48,6 +53,16 @@ fn rates(measured: &Measured) -> Vec<f64> {
         Measured::Steps(_) => Vec::new(),
         Measured::Rates(rates) => rates.tokens_per_second.clone(),
     }
+}
+
+/// The means of all rounds.
+fn stolen(rounds: &[[Option<f64>; 2]]) -> Option<[f64; 2]> {
+    let known: Vec<[f64; 2]> = rounds
+        .iter()
+        .map_while(|[a, b]| Some([(*a)?, (*b)?]))
+        .collect();
+    let of = |i: usize| mean(known.iter().map(|pair| pair[i]));
+    (!known.is_empty() && known.len() == rounds.len()).then(|| [of(0), of(1)])
 }
 
 impl Line {
@@ -86,6 +101,7 @@ impl Line {
             peak_bytes,
             memory: peak_bytes[1] as f64 / peak_bytes[0] as f64,
             share_of_peak,
+            stolen: stolen(&runs.stolen),
             agreement: runs.agreement.clone(),
             runs: theirs
                 .iter()
@@ -124,6 +140,15 @@ pub(super) fn print(lines: &[Line]) {
         println!("  peak memory    {a:>10} {b:>11}   {:.2}", line.memory);
         if let Some(share) = line.share_of_peak {
             println!("  of the matmul peak        {:>10.0}%", 100.0 * share);
+        }
+        if let Some([a, b]) = line.stolen {
+            let [a_percent, b_percent] = [100.0 * a, 100.0 * b];
+            println!("  stolen         {a_percent:>9.0}% {b_percent:>10.0}%");
+            if a.max(b) > MUCH_STOLEN {
+                println!(
+                    "  The host gave that share of the processor to others: these times say little."
+                );
+            }
         }
     }
 }
