@@ -57,12 +57,9 @@ fn rates(measured: &Measured) -> Vec<f64> {
 
 /// The means of all rounds.
 fn stolen(rounds: &[[Option<f64>; 2]]) -> Option<[f64; 2]> {
-    let known: Vec<[f64; 2]> = rounds
-        .iter()
-        .map_while(|[a, b]| Some([(*a)?, (*b)?]))
-        .collect();
-    let of = |i: usize| mean(known.iter().map(|pair| pair[i]));
-    (!known.is_empty() && known.len() == rounds.len()).then(|| [of(0), of(1)])
+    let pairs = rounds.iter().map(|[a, b]| Some([(*a)?, (*b)?]));
+    let pairs: Vec<[f64; 2]> = pairs.collect::<Option<_>>()?;
+    Some([0, 1].map(|i| mean(pairs.iter().map(|pair| pair[i]))))
 }
 
 impl Line {
