@@ -95,7 +95,21 @@ impl std::fmt::Display for InputError {
 
 impl std::error::Error for InputError {}
 
+/// Ends the program quietly, as the shell's own would, where what reads its output has gone: `cargo xtask recipes |
+/// head -1`. Rust's `println!` panics there.
+fn end_with_reader() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
+            std::process::exit(141);
+        }
+        hook(panic);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_with_reader();
     let arguments = Arguments::parse();
     togi_kernels::keep_freed_memory();
     togi_kernels::compute_on_this_thread();

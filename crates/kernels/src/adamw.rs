@@ -137,7 +137,7 @@ multiversion! {
     }
 }
 
-/// `Σ x²` in f64, added in an order that does not depend on the number of threads.
+/// `Σ x²`, added in an order that does not depend on the number of threads: in f64, on a GPU in f32 within blocks.
 pub fn sum_of_squares(x: &Tensor<1>) -> f64 {
     const BLOCK: usize = 1 << 12;
     if on_cpu(x) {
@@ -146,8 +146,23 @@ pub fn sum_of_squares(x: &Tensor<1>) -> f64 {
         let parts: Vec<f64> = x.par_chunks(BLOCK).map(squares).collect();
         return parts.iter().sum();
     }
-    let data = x.clone().into_data().convert::<f32>();
-    data.as_slice::<f32>()
-        .map(|x| x.chunks(BLOCK).map(squares).sum())
-        .unwrap_or(f64::NAN)
+    // Blocks are added up where they are, in float32; their sums here.
+    let n = x.dims()[0];
+    let whole = n - n % BLOCK;
+    let mut sums = Vec::new();
+    if whole > 0 {
+        let blocks: Tensor<2> = x
+            .clone()
+            .narrow(0, 0, whole)
+            .reshape([whole / BLOCK, BLOCK]);
+        sums.push(blocks.square().sum_dim(1).reshape([whole / BLOCK]));
+    }
+    if n > whole {
+        sums.push(x.clone().narrow(0, whole, n - whole).square().sum());
+    }
+    if sums.is_empty() {
+        return 0.0;
+    }
+    let sums: Tensor<1> = Tensor::cat(sums, 0);
+    sums.into_data().iter::<f32>().map(f64::from).sum()
 }

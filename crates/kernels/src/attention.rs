@@ -6,6 +6,8 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::{Bool, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use crate::{attention_batched::attention_batched, gpu::on_gpu};
 use crate::{
     cpu::{Mat, SharedMut, product},
     op::{CpuOp, View, apply, on_cpu, tensor_of},
@@ -34,8 +36,11 @@ impl AttentionShape {
     }
 }
 
-/// `softmax(q kᵀ / sqrt(head_dim), causal) v` in each run and head; the scores are never held as
-/// a whole (Dao et al. 2022). A run that continues another sees all rows of that one too.
+/// Scores that a GPU makes at a time, where a single run does not have more.
+pub const SCORES_AT_ONCE: usize = 1 << 27;
+
+/// `softmax(q kᵀ / sqrt(head_dim), causal) v` in each run and head; on the CPU the scores are never held as
+/// a whole (Dao et al. 2022), on a GPU those of a layer are, and not for its backward pass. A run that continues another sees all rows of that one too.
 ///
 /// # Shapes
 /// `q` `[tokens, heads * head_dim]`, `k` and `v` `[tokens, kv_heads * head_dim]`, `runs` the
@@ -75,6 +80,10 @@ pub fn attention(
             [q.into_dispatch(), k.into_dispatch(), v.into_dispatch()],
         )
     } else {
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        if on_gpu(&q) && on_gpu(&k) && on_gpu(&v) {
+            return attention_batched(q, k, v, runs, shape);
+        }
         attention_composed(q, k, v, runs, shape)
     }
 }

@@ -1,11 +1,12 @@
 //! Keys and values of sequences that are being generated, and attention over them.
 
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{DType, Device, Tensor, activation};
+use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
 use crate::{
     attention::{AttentionShape, softmax_row},
+    matmul::matmul,
     op::{View, from_flex, into_flex, on_cpu, tensor_of},
     simd::{LANES, fma, multiversion},
 };
@@ -17,6 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub struct KvCache {
     shape: AttentionShape,
+    slots: usize,
     capacity: usize,
     store: Store,
 }
@@ -27,8 +29,9 @@ enum Store {
     /// their scores need no horizontal sums. Values `[slots, kv_heads, capacity, head_dim]`.
     /// The capacity is rounded up to a multiple of 16.
     Cpu { keys: Vec<f32>, values: Vec<f32> },
-    /// One pair of `[capacity, kv_heads * head_dim]` tensors a slot.
-    Tensors(Vec<(Tensor<2>, Tensor<2>)>),
+    /// Keys and values, `[slots * capacity, kv_heads * head_dim]`; none only while they are written to, so that they
+    /// have one owner then and are written in place.
+    Tensors([Option<Tensor<2>>; 2]),
 }
 
 impl KvCache {
@@ -43,11 +46,12 @@ impl KvCache {
                 values: vec![0.0; size],
             }
         } else {
-            let empty = Tensor::zeros([capacity, width], (device, DType::F32));
-            Store::Tensors(vec![(empty.clone(), empty); slots])
+            let zeros = || Tensor::zeros([slots * capacity, width], (device, DType::F32));
+            Store::Tensors([Some(zeros()), Some(zeros())])
         };
         Self {
             shape,
+            slots,
             capacity,
             store,
         }
@@ -66,6 +70,7 @@ impl KvCache {
             position + tokens <= self.capacity,
             "KvCache: position past the capacity"
         );
+        assert!(slot < self.slots, "KvCache: no such slot");
         match &mut self.store {
             Store::Cpu { keys, values } => {
                 let (key, value) = (View::new(into_flex(key)), View::new(into_flex(value)));
@@ -76,13 +81,13 @@ impl KvCache {
                     place.value(values, slot, position + i, &value.data()[row]);
                 }
             }
-            Store::Tensors(slots) => {
-                let (keys, values) = slots[slot].clone();
-                let range = [position..position + tokens, 0..width];
-                slots[slot] = (
-                    keys.slice_assign(range.clone(), key),
-                    values.slice_assign(range, value),
-                );
+            Store::Tensors(stores) => {
+                let start = slot * self.capacity + position;
+                for (store, new) in stores.iter_mut().zip([key, value]) {
+                    let range = [start..start + tokens, 0..width];
+                    let old = store.take().expect("put back after each write");
+                    *store = Some(old.slice_assign(range, new));
+                }
             }
         }
     }
@@ -90,7 +95,8 @@ impl KvCache {
     /// One new token a row: stores its key and value at the row's position and attends from its
     /// query over the slot up to and with it.
     ///
-    /// A row's result depends on its own slot alone.
+    /// A row's result depends on its own slot alone: on the CPU to the bit; a GPU's kernels are chosen by shapes,
+    /// and so by the other rows too.
     ///
     /// # Shapes
     /// `query` `[rows, heads * head_dim]`, `key` and `value` `[rows, kv_heads * head_dim]`;
@@ -112,17 +118,41 @@ impl KvCache {
             let query = View::new(into_flex(query));
             return from_flex(self.step_cpu(&query, &key, &value, rows, width));
         }
-        let mut outputs = Vec::with_capacity(count);
-        for (i, (slot, position)) in rows.iter().enumerate() {
-            let row = |x: &Tensor<2>| x.clone().narrow(0, i, 1);
-            self.write(*slot, *position, row(&key), row(&value));
-            let Store::Tensors(slots) = &self.store else {
-                continue;
-            };
-            let (keys, values) = slots[*slot].clone();
-            outputs.push(attend(row(&query), keys, values, position + 1, self.shape));
-        }
-        Tensor::cat(outputs, 0)
+        let (all_slots, capacity) = (self.slots, self.capacity);
+        let at = |(slot, position): &(usize, usize)| {
+            assert!(*position < capacity, "KvCache: position past the capacity");
+            assert!(*slot < all_slots, "KvCache: no such slot");
+            (slot * capacity + position) as i32
+        };
+        let int = |of: Vec<i32>| -> Tensor<1, Int> {
+            Tensor::from_data(TensorData::new(of, [count]), &query.device())
+        };
+        let places = int(rows.iter().map(at).collect());
+        let slots = int(rows.iter().map(|(slot, _)| *slot as i32).collect());
+        let last = int(rows.iter().map(|(_, position)| *position as i32).collect());
+        let seen = rows
+            .iter()
+            .map(|(_, position)| position + 1)
+            .max()
+            .unwrap_or(0);
+        // So that most steps have the shapes of the step before.
+        let seen = seen.next_multiple_of(64).min(capacity);
+        let Store::Tensors(stores) = &mut self.store else {
+            unreachable!("the other kind of store was looked at above")
+        };
+        let shape = self.shape;
+        let [keys, values] = [(0, key), (1, value)].map(|(i, new)| -> Tensor<4> {
+            let store = stores[i].take().expect("put back after each step");
+            let store = store.select_assign(0, places.clone(), new, IndexingUpdateOp::Assign);
+            stores[i] = Some(store.clone());
+            let width = shape.kv_heads * shape.head_dim;
+            let store: Tensor<3> = store.reshape([all_slots, capacity, width]);
+            let seen_rows = store.narrow(1, 0, seen).select(0, slots.clone());
+            seen_rows
+                .reshape([count, seen, shape.kv_heads, shape.head_dim])
+                .swap_dims(1, 2)
+        });
+        attend(query, keys, values, last, shape)
     }
 
     fn step_cpu(
@@ -326,12 +356,13 @@ fn weigh<const F: bool, const G: usize, const W: usize>(
     }
 }
 
-/// One query row over the first `seen` positions, composed of Burn's operations.
+/// A query row a sequence over the positions up to its last, composed of Burn's operations. Keys and values
+/// `[rows, kv_heads, positions, head_dim]`.
 fn attend(
     query: Tensor<2>,
-    keys: Tensor<2>,
-    values: Tensor<2>,
-    seen: usize,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    last: Tensor<1, Int>,
     shape: AttentionShape,
 ) -> Tensor<2> {
     let AttentionShape {
@@ -339,14 +370,17 @@ fn attend(
         kv_heads,
         head_dim,
     } = shape;
-    let group = heads / kv_heads;
-    let split = |x: Tensor<2>| -> Tensor<3> {
-        x.narrow(0, 0, seen)
-            .reshape([seen, kv_heads, head_dim])
-            .swap_dims(0, 1)
-    };
-    let query: Tensor<3> = query.reshape([kv_heads, group, head_dim]);
-    let scores = query.matmul(split(keys).swap_dims(1, 2)) * shape.scale();
-    let out = activation::softmax(scores, 2).matmul(split(values));
-    out.reshape([1, heads * head_dim])
+    let [rows, _, positions, _] = keys.dims();
+    let query: Tensor<4> = query.reshape([rows, kv_heads, heads / kv_heads, head_dim]);
+    let scores = matmul(query, keys.swap_dims(2, 3)) * shape.scale();
+    let position = Tensor::<1, Int>::arange(0..positions as i64, &last.device());
+    let position: Tensor<4, Int> = position.reshape([1, 1, 1, positions]);
+    let last: Tensor<4, Int> = last.reshape([rows, 1, 1, 1]);
+    let later = position
+        .expand([rows, 1, 1, positions])
+        .greater(last.expand([rows, 1, 1, positions]));
+    let scores_dims = scores.dims();
+    let scores = scores.mask_fill(later.expand(scores_dims), f32::NEG_INFINITY);
+    let out = matmul(activation::softmax(scores, 3), values);
+    out.reshape([rows, heads * head_dim])
 }

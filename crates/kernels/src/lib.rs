@@ -2,8 +2,9 @@
 //!
 //! Each operation has two forms: a CPU form for Burn's flex backend (SIMD, multi-threaded,
 //! deterministic whatever the number of threads) and a form composed of Burn's operations that
-//! serves every other backend and is the reference the CPU form is tested against. The public
-//! functions choose by where the tensor lives; callers never name a backend.
+//! serves every other backend and is the reference the CPU form is tested against; on GPUs some have
+//! a form with a backward pass of its own. The public functions choose by where the tensor lives;
+//! callers never name a backend.
 //!
 //! Sequences are *packed*: a batch of sequences of any lengths is one `[tokens, width]` matrix,
 //! without padding, in which sequences may share their beginning ([`Run`]).
@@ -13,12 +14,19 @@
 mod activation;
 mod adamw;
 mod attention;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod attention_batched;
 mod bf16;
 mod cpu;
 mod embedding;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod gpu;
 mod kv_cache;
 mod linear;
 mod log_probs;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod log_probs_remade;
+mod matmul;
 mod memory;
 mod op;
 mod packed;
@@ -33,11 +41,14 @@ mod totals;
 
 pub use activation::Activation;
 pub use adamw::{AdamWStep, adamw_step, sum_of_squares};
-pub use attention::{AttentionShape, attention, softmax_in_place as softmax_row};
+pub use attention::{AttentionShape, SCORES_AT_ONCE, attention, softmax_in_place as softmax_row};
 pub use embedding::embedding;
 pub use kv_cache::KvCache;
 pub use linear::{linear, linear_in};
-pub use log_probs::{KEPT_LOGITS, SelectedLogProbs, selected_log_probs};
+pub use log_probs::{KEPT_LOGITS, LOGITS_AT_ONCE, SelectedLogProbs, selected_log_probs};
+pub use matmul::matmul;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub use matmul::matmul_in_three;
 pub use memory::{give_back_freed_memory, keep_freed_memory};
 pub use packed::{PackedLinear, WeightFormat};
 pub use precision::Precision;

@@ -17,6 +17,8 @@ use crate::{
     precision::Precision,
     simd::{LANES, exp, fma, multiversion, sum_lanes},
 };
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+use crate::{gpu::on_gpu, log_probs_remade::selected_log_probs_remade};
 
 /// What [`selected_log_probs`] returns, `[tokens]` each, in nats.
 #[derive(Clone, Debug)]
@@ -34,8 +36,8 @@ pub struct SelectedLogProbs {
 /// `softmax(hidden · headᵀ / temperature)`. Factors of the product are rounded to `precision`; what
 /// follows it is float32.
 ///
-/// The logits are made a block of rows at a time. Those of the first rows are kept for the backward pass,
-/// [`KEPT_LOGITS`] numbers at most, and the others are made again in it, so the memory does not grow with the
+/// The logits are made a block of rows at a time. On the CPU those of the first rows are kept for the backward pass,
+/// [`KEPT_LOGITS`] numbers at most; all others are made again in it, so the memory does not grow with the
 /// number of rows. `logps` and `entropy` are differentiable in
 /// `hidden` and `head`.
 ///
@@ -71,6 +73,10 @@ pub fn selected_log_probs(
         temperature > 0.0,
         "selected_log_probs: temperature must be positive"
     );
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    if on_gpu(&hidden) && on_gpu(&head) && tokens > 0 {
+        return selected_log_probs_remade(precision, hidden, head, targets, temperature);
+    }
     if !on_cpu(&hidden) || !on_cpu(&head) || precision == Precision::F16 {
         return selected_log_probs_composed(precision, hidden, head, targets, temperature);
     }
@@ -80,12 +86,19 @@ pub fn selected_log_probs(
         scale: (1.0 / temperature) as f32,
         keeps_logits: is_tracked(&hidden) || is_tracked(&head),
     };
-    let all: Tensor<2> = apply(op, [hidden.into_dispatch(), head.into_dispatch()]);
-    let row = |i: usize| all.clone().narrow(0, i, 1).reshape([tokens]);
-    SelectedLogProbs {
-        logps: row(0),
-        entropy: row(1),
-        collision: row(2).detach(),
+    SelectedLogProbs::of_rows(apply(op, [hidden.into_dispatch(), head.into_dispatch()]))
+}
+
+impl SelectedLogProbs {
+    /// Of a tensor with a row for each, `[3, tokens]`.
+    pub(crate) fn of_rows(all: Tensor<2>) -> Self {
+        let [_, tokens] = all.dims();
+        let row = |i: usize| all.clone().narrow(0, i, 1).reshape([tokens]);
+        Self {
+            logps: row(0),
+            entropy: row(1),
+            collision: row(2).detach(),
+        }
     }
 }
 
@@ -147,6 +160,9 @@ struct LogProbs {
 
 /// Logits that a forward pass keeps at most: 128 MiB.
 pub const KEPT_LOGITS: usize = 1 << 25;
+
+/// Logits that a GPU makes at a time: 128 MiB of them.
+pub const LOGITS_AT_ONCE: usize = 1 << 25;
 
 /// From the forward pass.
 #[derive(Clone, Debug)]

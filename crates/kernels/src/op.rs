@@ -1,10 +1,10 @@
-//! The bridge between a fused CPU operation and Burn's autodiff.
+//! The bridge between operations with a backward pass of their own and Burn's autodiff: fused ones of the CPU.
 
 use std::fmt::Debug;
 
 use burn::backend::{
-    Autodiff, BackendTensor, DispatchAutodiffContext, DispatchKindConversion, DispatchTensor,
-    DispatchTensorKind, Flex,
+    Autodiff, Backend, BackendTensor, DispatchAutodiffContext, DispatchKindConversion,
+    DispatchTensor, DispatchTensorKind, Flex,
     autodiff::{
         NodeId,
         checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
@@ -96,7 +96,8 @@ pub(crate) fn is_tracked<const D: usize>(tensor: &Tensor<D>) -> bool {
     tensor.clone().into_dispatch().autodiff != DispatchAutodiffContext::Disabled
 }
 
-type Tape = Autodiff<Flex, NoCheckpointing>;
+/// A backend with a tape.
+pub(crate) type Tape<B> = Autodiff<B, NoCheckpointing>;
 
 #[derive(Debug)]
 struct Recorded<O>(O);
@@ -127,26 +128,46 @@ impl<const N: usize, O: CpuOp<N>> Backward<Flex, N> for Recorded<O> {
     }
 }
 
-fn plain(tensor: DispatchTensor) -> FlexTensor {
-    match <DispatchTensor as DispatchKindConversion<Flex>>::try_into_backend(tensor) {
+/// What a tensor off autodiff is on the backend that it is known to be on.
+pub(crate) fn plain<B: Backend>(tensor: DispatchTensor) -> FloatTensor<B>
+where
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    match <DispatchTensor as DispatchKindConversion<B>>::try_into_backend(tensor) {
         Ok(BackendTensor::Float(tensor)) => tensor,
-        other => unreachable!("`on_cpu` was checked before: {other:?}"),
+        other => unreachable!("the backend was checked before: {other:?}"),
     }
 }
 
-fn on_tape(tensor: DispatchTensor) -> FloatTensor<Tape> {
+/// The same of a tensor on autodiff or off it.
+pub(crate) fn on_tape<B: Backend>(tensor: DispatchTensor) -> FloatTensor<Tape<B>>
+where
+    DispatchTensor: DispatchKindConversion<B> + DispatchKindConversion<Tape<B>>,
+{
     if tensor.autodiff == DispatchAutodiffContext::Disabled {
-        return FloatTensor::<Tape>::new(plain(tensor));
+        return FloatTensor::<Tape<B>>::new(plain::<B>(tensor));
     }
-    match <DispatchTensor as DispatchKindConversion<Tape>>::try_into_backend(tensor) {
-        Ok(BackendTensor::Float(tensor)) => tensor,
-        other => unreachable!("`on_cpu` was checked before: {other:?}"),
-    }
+    plain::<Tape<B>>(tensor)
+}
+
+/// A high-level tensor of a backend's.
+pub(crate) fn lifted<B: Backend, const D: usize>(tensor: FloatTensor<B>) -> Tensor<D>
+where
+    DispatchTensor: DispatchKindConversion<B>,
+{
+    let tensor = BackendTensor::<B>::Float(tensor);
+    Tensor::from_dispatch(<DispatchTensor as DispatchKindConversion<B>>::from_backend(
+        tensor,
+    ))
 }
 
 /// The numbers of a tensor that [`on_cpu`] is true of, on autodiff or not.
 pub(crate) fn view_of<const D: usize>(tensor: &Tensor<D>) -> View {
-    View::new(on_tape(tensor.clone().into_dispatch()).into_parts().0)
+    View::new(
+        on_tape::<Flex>(tensor.clone().into_dispatch())
+            .into_parts()
+            .0,
+    )
 }
 
 /// Runs `op` on flex tensors; it is recorded for the backward pass if any input is on autodiff.
@@ -158,15 +179,12 @@ pub(crate) fn apply<const N: usize, const D: usize, O: CpuOp<N>>(
         .iter()
         .any(|t| t.autodiff != DispatchAutodiffContext::Disabled);
     if !tracked {
-        let views = inputs.map(|t| View::new(plain(t)));
+        let views = inputs.map(|t| View::new(plain::<Flex>(t)));
         let (out, _) = op.forward(views.each_ref());
-        let out = BackendTensor::<Flex>::Float(out);
-        return Tensor::from_dispatch(
-            <DispatchTensor as DispatchKindConversion<Flex>>::from_backend(out),
-        );
+        return lifted::<Flex, D>(out);
     }
     let parts = inputs.map(|t| {
-        let (primitive, node) = on_tape(t).into_parts();
+        let (primitive, node) = on_tape::<Flex>(t).into_parts();
         (View::new(primitive), node)
     });
     let mut nodes = Vec::with_capacity(N);
@@ -191,8 +209,7 @@ pub(crate) fn apply<const N: usize, const D: usize, O: CpuOp<N>>(
         OpsKind::Tracked(prep) => prep.finish((views, saved), out),
         OpsKind::UnTracked(prep) => prep.finish(out),
     };
-    let out = BackendTensor::<Tape>::Float(out);
-    Tensor::from_dispatch(<DispatchTensor as DispatchKindConversion<Tape>>::from_backend(out))
+    lifted::<Tape<Flex>, D>(out)
 }
 
 /// The autodiff node of a flex tensor that gradients flow into.
@@ -201,7 +218,7 @@ pub(crate) fn node_of<const D: usize>(tensor: &Tensor<D>) -> Option<NodeId> {
     if tensor.autodiff == DispatchAutodiffContext::Disabled {
         return None;
     }
-    match <DispatchTensor as DispatchKindConversion<Tape>>::try_into_backend(tensor) {
+    match <DispatchTensor as DispatchKindConversion<Tape<Flex>>>::try_into_backend(tensor) {
         Ok(BackendTensor::Float(tensor)) => Some(tensor.into_parts().1.id()),
         _ => None,
     }
@@ -209,16 +226,12 @@ pub(crate) fn node_of<const D: usize>(tensor: &Tensor<D>) -> Option<NodeId> {
 
 /// The flex tensor inside a plain (not autodiff) high-level tensor.
 pub(crate) fn into_flex<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
-    plain(tensor.into_dispatch())
+    plain::<Flex>(tensor.into_dispatch())
 }
 
 /// A plain high-level tensor from a flex tensor.
 pub(crate) fn from_flex<const D: usize>(tensor: FlexTensor) -> Tensor<D> {
-    Tensor::from_dispatch(
-        <DispatchTensor as DispatchKindConversion<Flex>>::from_backend(
-            BackendTensor::<Flex>::Float(tensor),
-        ),
-    )
+    lifted::<Flex, D>(tensor)
 }
 
 #[cfg(test)]

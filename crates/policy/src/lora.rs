@@ -3,6 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use togi_data::rng::CounterRng;
+use togi_kernels::matmul;
 
 use crate::{decoder::Decoder, error::PolicyError};
 
@@ -162,7 +163,7 @@ impl Decoder {
             let a = a.tensor.reshape([lora.r, inner]);
             let b = b.tensor.reshape([out, lora.r]);
             if let Some(param) = self.params.get_mut(&format!("{layer}.weight")) {
-                let delta = b.matmul(a) * lora.scale();
+                let delta = matmul(b, a) * lora.scale();
                 param.tensor = param.tensor.clone() + delta.reshape([out * inner]);
             }
         }

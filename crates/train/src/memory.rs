@@ -6,7 +6,7 @@
 //! counts, since none is there with another. Everything is float32.
 
 use togi_data::batch::Order;
-use togi_kernels::KEPT_LOGITS;
+use togi_kernels::{KEPT_LOGITS, LOGITS_AT_ONCE, SCORES_AT_ONCE};
 use togi_policy::{LoraConfig, ModelConfig, WeightFormat};
 
 mod available;
@@ -33,7 +33,7 @@ const LOGITS: usize = 1 << 23;
 pub enum Form {
     /// Fused operations with their own backward pass: the CPU.
     Fused,
-    /// The same composed of Burn's operations, which keep scores of attention and logits: GPUs.
+    /// The same composed of Burn's operations, which keep more of what is between: GPUs.
     Composed,
 }
 
@@ -341,23 +341,32 @@ impl Demand {
     /// A forward pass without gradients: the widest part of a layer, and the logits.
     fn forward(&self, tokens: usize, scored: usize, longest: usize) -> usize {
         let (d, f, ..) = self.widths();
-        let scores = match self.form {
+        tokens * (3 * d + 3 * f) + 3 * self.scores(tokens, longest) + self.made_logits(scored)
+    }
+
+    /// Scores of attention that are made at a time.
+    fn scores(&self, tokens: usize, longest: usize) -> usize {
+        let heads = self.config.num_attention_heads;
+        match self.form {
             Form::Fused => 0,
-            Form::Composed => 2 * self.config.num_attention_heads * longest * longest,
-        };
-        tokens * (3 * d + 3 * f) + scores + self.made_logits(scored)
+            Form::Composed => {
+                (heads * tokens * longest).min(SCORES_AT_ONCE.max(heads * longest * longest))
+            }
+        }
     }
 
     /// Blocks of logits, of which nothing is kept.
     fn made_logits(&self, scored: usize) -> usize {
-        match self.logits {
-            true => 2 * LOGITS.min(scored * self.config.vocab_size),
-            false => 0,
+        let numbers = scored * self.config.vocab_size;
+        match self.form {
+            _ if !self.logits => 0,
+            Form::Fused => 2 * LOGITS.min(numbers),
+            Form::Composed => 3 * LOGITS_AT_ONCE.min(numbers),
         }
     }
 
     /// What a layer keeps of each token for its backward pass.
-    fn layer(&self, longest: usize) -> usize {
+    fn layer(&self) -> usize {
         let (d, f, q, kv) = self.widths();
         let heads = self.config.num_attention_heads;
         // What goes into the norms, queries, keys, values, attention's result and log-sums, gate and up.
@@ -374,9 +383,8 @@ impl Demand {
             kept += lora.target_modules.iter().map(branch).sum::<usize>();
         }
         if self.form == Form::Composed {
-            // What goes into linear layers; queries and keys before rotary; keys and values for each query head;
-            // scores, their maxima's differences and softmax; sigmoid and silu.
-            kept += 2 * d + 3 * q + kv + 3 * heads * longest + 3 * f;
+            // What goes into linear layers; queries and keys before rotary; sigmoid and silu.
+            kept += 2 * d + q + kv + 3 * f;
             if self.lora.is_none() {
                 // What norms' weights scale.
                 kept += 2 * d;
@@ -390,11 +398,12 @@ impl Demand {
     fn backward(&self, tokens: usize, scored: usize, longest: usize, trainable: usize) -> usize {
         let (d, f, ..) = self.widths();
         let (layers, vocabulary) = (self.config.num_hidden_layers, self.config.vocab_size);
-        let layer = tokens * self.layer(longest);
+        let layer = tokens * self.layer();
         let numbers = scored * vocabulary;
         let (logits, kept_logits) = match self.form {
             _ if !self.logits => (0, 0),
-            Form::Composed => (self.made_logits(scored), 4 * numbers),
+            // Made again, and what they are turned into beside them.
+            Form::Composed => (5 * LOGITS_AT_ONCE.min(numbers), 0),
             // Blocks beyond those that are kept are made again.
             Form::Fused => (
                 (2 * LOGITS).min(numbers.saturating_sub(KEPT_LOGITS)),
@@ -419,8 +428,8 @@ impl Demand {
             Form::Composed => {}
         }
         let ends = tokens * 3 * d + 2 * scored * d;
-        // Gradients of what is wide in a layer.
-        let moving = tokens * 2 * f;
+        // Gradients of what is wide in a layer, or what attention makes.
+        let moving = (tokens * 2 * f).max(4 * self.scores(tokens, longest));
         if self.gradient_checkpointing {
             let inputs = tokens * layers * d;
             let at_head = inputs + ends + kept_logits + logits + head;

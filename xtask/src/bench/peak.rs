@@ -7,14 +7,16 @@ use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use serde::Serialize;
 use togi_data::rng::CounterRng;
+use togi_policy::Precision;
 
 use super::device;
 
 #[derive(Args)]
 pub(crate) struct MatmulArguments {
-    /// Rows and columns of the square matrices.
-    #[arg(long, default_value_t = SIDE, value_parser = clap::value_parser!(u64).range(16..=16384))]
-    side: u64,
+    /// Rows and columns of the square matrices; if it is not given 2048, and on a device that is done with these in
+    /// no time 8192.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(16..=16384))]
+    side: Option<u64>,
     /// Products; the fastest counts.
     #[arg(long, default_value_t = REPEATS, value_parser = clap::value_parser!(u64).range(1..))]
     repeats: u64,
@@ -28,37 +30,45 @@ pub(crate) struct MatmulArguments {
 
 #[derive(Serialize)]
 struct Measured {
+    dtype: &'static str,
     side: u64,
     flops_per_second: f64,
 }
 
 /// Large enough that the product alone counts, and a few tenths of a second.
-const SIDE: u64 = 2048;
+fn side_on(device: &Device) -> u64 {
+    const SIDE: u64 = 2048;
+    let seconds = 2.0 * (SIDE as f64).powi(3) / fastest(device, SIDE as usize, 2);
+    if seconds < 0.01 { 4 * SIDE } else { SIDE }
+}
+
 const REPEATS: u64 = 8;
 
 pub(crate) fn run(arguments: &MatmulArguments) -> Result<()> {
     let device = device::parse(&arguments.device)?;
+    let side = arguments.side.unwrap_or_else(|| side_on(&device));
     let measured = Measured {
-        side: arguments.side,
-        flops_per_second: fastest(&device, arguments.side as usize, arguments.repeats),
+        dtype: Precision::of_program().name(),
+        side,
+        flops_per_second: fastest(&device, side as usize, arguments.repeats),
     };
     if arguments.json {
         println!("{}", serde_json::to_string(&measured)?);
     } else {
         println!(
-            "{:.1} GFLOP/s: float32, {side} x {side} x {side}, the fastest of {}",
+            "{:.1} GFLOP/s: {}, {side} x {side} x {side}, the fastest of {}",
             measured.flops_per_second / 1e9,
+            measured.dtype,
             arguments.repeats,
-            side = arguments.side
         );
     }
     Ok(())
 }
 
-/// The matmul peak of a device, in FLOP/s: the fastest of some products of large square float32 matrices by the
-/// code that training multiplies with.
+/// The matmul peak of a device, in FLOP/s: the fastest of some products of large square matrices by the
+/// code that training multiplies with, in the precision of the program.
 pub(crate) fn of(device: &Device) -> f64 {
-    fastest(device, SIDE as usize, REPEATS)
+    fastest(device, side_on(device) as usize, REPEATS)
 }
 
 fn fastest(device: &Device, side: usize, repeats: u64) -> f64 {
@@ -73,7 +83,7 @@ fn fastest(device: &Device, side: usize, repeats: u64) -> f64 {
     let (x, w) = (matrix(0), matrix(1));
     let seconds = || {
         let started = Instant::now();
-        let out = togi_kernels::linear(x.clone(), w.clone());
+        let out = togi_kernels::linear_in(Precision::of_program(), x.clone(), w.clone());
         // Reading one element waits for devices that compute on their own.
         let _ = out
             .narrow(0, side - 1, 1)

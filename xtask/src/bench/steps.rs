@@ -85,7 +85,7 @@ impl Steps {
         }
         for (i, step) in self.steps.iter().enumerate() {
             println!(
-                "step {}: {:.2} s, loss {:.6}, gradient norm {:.4}",
+                "step {}: {:.3} s, loss {:.6}, gradient norm {:.4}",
                 i + 1,
                 step.seconds,
                 step.loss,
@@ -93,7 +93,7 @@ impl Steps {
             );
         }
         println!(
-            "{:.2} s a step, {:.0} tokens/s, peak memory {}",
+            "{:.3} s a step, {:.0} tokens/s, peak memory {}",
             self.seconds(),
             self.tokens_per_second(),
             memory::human(self.peak_bytes)

@@ -124,10 +124,10 @@ pub(super) fn print(lines: &[Line]) {
             } else {
                 (1.0, "seconds a step")
             };
+            let [a, b] = [scale * a, scale * b];
+            let digits = if a.min(b) < 1.0 { 4 } else { 2 };
             println!(
-                "  {unit:<14} {:>10.2} {:>11.2}   {:.2}x",
-                scale * a,
-                scale * b,
+                "  {unit:<14} {a:>10.digits$} {b:>11.digits$}   {:.2}x",
                 a / b
             );
         }
