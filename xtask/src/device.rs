@@ -131,6 +131,7 @@ type Found = std::result::Result<Vec<Device>, String>;
 
 #[cfg(feature = "wgpu-unfused")]
 fn wgpu() -> Found {
+    gpu::keep_kernels();
     let devices = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
     if devices.is_empty() {
         let reason = "no adapter was found; is a Vulkan, Metal or DirectX 12 driver installed?";
@@ -141,6 +142,7 @@ fn wgpu() -> Found {
 
 #[cfg(feature = "cuda-unfused")]
 fn cuda() -> Found {
+    gpu::keep_kernels();
     let devices = Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec();
     if devices.is_empty() {
         let reason =
@@ -175,6 +177,19 @@ mod gpu {
         backend::DispatchDevice,
         tensor::{Device, Tensor},
     };
+
+    /// Has kernels that are compiled kept for the next run, beside what was tried out. To be called before a device is
+    /// opened; later it does nothing.
+    pub(super) fn keep_kernels() {
+        #[cfg(feature = "persistence")]
+        {
+            use burn::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+
+            let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+            config.compilation.cache = true;
+            CubeClRuntimeConfig::try_set(config);
+        }
+    }
 
     pub(super) fn name(device: &Device) -> String {
         device

@@ -39,7 +39,7 @@ pub(crate) struct Steps {
     pub(crate) peak_bytes: u64,
     /// The matmul peak of the machine, in FLOP/s.
     #[serde(default)]
-    pub(crate) matmul_peak: f64,
+    pub(crate) matmul_peak: Option<f64>,
     /// What was drawn, in steps that draw.
     #[serde(default)]
     pub(crate) drawn: Vec<Drawn>,
@@ -73,8 +73,9 @@ impl Steps {
     }
 
     /// How much of the machine's matmul peak a step reaches, from 0 to 1.
-    pub(crate) fn share_of_peak(&self) -> f64 {
-        mean(self.warm().iter().map(|step| step.flops)) / self.seconds() / self.matmul_peak
+    pub(crate) fn share_of_peak(&self) -> Option<f64> {
+        let flops = mean(self.warm().iter().map(|step| step.flops));
+        Some(flops / self.seconds() / self.matmul_peak?)
     }
 
     /// Prints the steps, or one JSON object.
@@ -104,12 +105,15 @@ impl Steps {
 
     /// One line about the matmul peak.
     pub(crate) fn about_peak(&self) -> String {
-        format!(
-            "{:.1} GFLOP a step: {:.0}% of the matmul peak of {:.1} GFLOP/s",
-            mean(self.warm().iter().map(|step| step.flops)) / 1e9,
-            100.0 * self.share_of_peak(),
-            self.matmul_peak / 1e9
-        )
+        let flops = mean(self.warm().iter().map(|step| step.flops)) / 1e9;
+        match (self.share_of_peak(), self.matmul_peak) {
+            (Some(share), Some(peak)) => format!(
+                "{flops:.1} GFLOP a step: {:.0}% of the matmul peak of {:.1} GFLOP/s",
+                100.0 * share,
+                peak / 1e9
+            ),
+            _ => format!("{flops:.1} GFLOP a step"),
+        }
     }
 
     /// Joins steps with what is known of the process and the machine at their end.

@@ -424,7 +424,7 @@ mod tests {
         Measured::Steps(Steps {
             steps: losses.iter().map(step).collect(),
             peak_bytes: 1,
-            matmul_peak: 1.0,
+            matmul_peak: Some(1.0),
             drawn: drawn.collect(),
         })
     }

@@ -74,16 +74,17 @@ impl Line {
         };
         // Both programs work on the same sequences, which ours has counted.
         let tokens = mean(all(ours, tokens).into_iter());
-        let shares = |measured: &Measured| match measured {
-            Measured::Steps(steps) => vec![steps.share_of_peak()],
-            Measured::Rates(_) => Vec::new(),
+        let share = |measured: &Measured| match measured {
+            Measured::Steps(steps) => steps.share_of_peak(),
+            Measured::Rates(_) => None,
         };
         let (seconds, tokens_per_second, share_of_peak) = match row.sampled() {
             Some(_) => (None, both(&|runs| row.middle(all(runs, rates))), None),
             None => {
                 let seconds = both(&|runs| row.middle(all(runs, seconds)));
-                let share = mean(all(ours, shares).into_iter());
-                (Some(seconds), seconds.map(|s| tokens / s), Some(share))
+                let shares: Option<Vec<f64>> = ours.iter().map(share).collect();
+                let share = shares.map(|shares| mean(shares.into_iter()));
+                (Some(seconds), seconds.map(|s| tokens / s), share)
             }
         };
         let peak = |runs: &[Measured]| runs.iter().map(Measured::peak_bytes).max().unwrap_or(0);
