@@ -14,7 +14,7 @@ use super::device;
 #[derive(Args)]
 pub(crate) struct MatmulArguments {
     /// Rows and columns of the square matrices; if it is not given 2048, and on a device that is done with these in
-    /// no time 8192.
+    /// no time 4096.
     #[arg(long, value_parser = clap::value_parser!(u64).range(16..=16384))]
     side: Option<u64>,
     /// Products; the fastest counts.
@@ -36,6 +36,31 @@ struct Measured {
 }
 
 const REPEATS: u64 = 8;
+
+pub(crate) fn run(arguments: &MatmulArguments) -> Result<()> {
+    let device = device::parse(&arguments.device)?;
+    let size = match arguments.side {
+        Some(side) => Size { side, in_a_row: 1 },
+        None => Size::on(&device)?,
+    };
+    let measured = Measured {
+        dtype: Precision::of_program().name(),
+        side: size.side,
+        flops_per_second: size.fastest(&device, arguments.repeats)?,
+    };
+    if arguments.json {
+        println!("{}", serde_json::to_string(&measured)?);
+    } else {
+        println!(
+            "{:.1} GFLOP/s: {}, {side} x {side} x {side}, the fastest of {}",
+            measured.flops_per_second / 1e9,
+            measured.dtype,
+            arguments.repeats,
+            side = measured.side,
+        );
+    }
+    Ok(())
+}
 
 /// The matmul peak of a device, in FLOP/s: the fastest of some products of large square matrices by the
 /// code that training multiplies with, in the precision of the program. None, with a warning, where one comes out wrong.
