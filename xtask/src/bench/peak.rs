@@ -110,12 +110,12 @@ impl Size {
                 .collect()
         };
         let (x, w) = (numbers(0), numbers(1));
-        // The last number of the product, and what rounding may do to it.
+        // The last number of the product, and what rounding may do to it: tensor cores round sums too.
         let last = (side - 1) * side;
         let terms = x[last..].iter().zip(&w[last..]);
         let expected: f64 = terms.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
         let precision = Precision::of_program();
-        let tolerance = 2.0 * precision.epsilon() * (side as f64).sqrt();
+        let tolerance = precision.epsilon().max(1e-5) * (side as f64).sqrt();
         let [x, w] =
             [x, w].map(|data| Tensor::<2>::from_data(TensorData::new(data, [side, side]), &device));
         let seconds = || -> Result<f64> {

@@ -124,6 +124,7 @@ pub(crate) fn run(arguments: &PeerArguments) -> Result<()> {
             };
             let agreement = row.agreement(&theirs, &ours, place.precision)?;
             eprintln!("  {agreement}");
+            eprintln!("  Python {}; Togi {}", theirs.summary(), ours.summary());
             let runs = &mut all[number];
             runs.theirs.push(theirs);
             runs.ours.push(ours);

@@ -69,6 +69,16 @@ impl Measured {
         }
     }
 
+    /// What one run came to, in words.
+    pub(super) fn summary(&self) -> String {
+        match self {
+            Self::Steps(steps) => format!("{:.3} s a step", steps.seconds()),
+            Self::Rates(rates) => {
+                format!("{:.1} tokens/s", median(rates.tokens_per_second.clone()))
+            }
+        }
+    }
+
     fn steps(&self) -> Result<&Steps> {
         match self {
             Self::Steps(steps) => Ok(steps),
