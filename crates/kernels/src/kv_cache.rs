@@ -31,7 +31,7 @@ enum Store {
     Cpu { keys: Vec<f32>, values: Vec<f32> },
     /// Keys and values, `[slots * capacity, kv_heads * head_dim]`; none only while they are written to, so that they
     /// have one owner then and are written in place.
-    Tensors([Option<Tensor<2>>; 2]),
+    Tensors(Box<[Option<Tensor<2>>; 2]>),
 }
 
 impl KvCache {
@@ -47,7 +47,7 @@ impl KvCache {
             }
         } else {
             let zeros = || Tensor::zeros([slots * capacity, width], (device, DType::F32));
-            Store::Tensors([Some(zeros()), Some(zeros())])
+            Store::Tensors(Box::new([Some(zeros()), Some(zeros())]))
         };
         Self {
             shape,
