@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{Bool, Tensor, TensorData, activation};
+use burn::tensor::{Bool, Int, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
@@ -27,7 +27,7 @@ pub struct AttentionShape {
 }
 
 impl AttentionShape {
-    fn group(&self) -> usize {
+    pub(crate) fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 
@@ -136,6 +136,18 @@ pub fn attention_composed(
         return q;
     }
     Tensor::cat(outputs, 0)
+}
+
+/// Softmax of scores `[rows, kv_heads, queries, positions]` over the positions up to the last that each query sees,
+/// `[rows, 1, queries, 1]`.
+pub(crate) fn softmax_up_to(scores: Tensor<4>, last_seen: Tensor<4, Int>) -> Tensor<4> {
+    let [rows, _, queries, positions] = scores.dims();
+    let mask = [rows, 1, queries, positions];
+    let position = Tensor::<1, Int>::arange(0..positions as i64, &scores.device());
+    let position: Tensor<4, Int> = position.reshape([1, 1, 1, positions]);
+    let later = position.expand(mask).greater(last_seen.expand(mask));
+    let later = later.expand(scores.dims());
+    activation::softmax(scores.mask_fill(later, f32::NEG_INFINITY), 3)
 }
 
 #[derive(Clone, Debug)]

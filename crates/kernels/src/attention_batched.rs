@@ -5,10 +5,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{
-    attention::{AttentionShape, SCORES_AT_ONCE},
+    attention::{AttentionShape, SCORES_AT_ONCE, softmax_up_to},
     gpu::{GpuOp, apply},
     matmul::Factor,
     precision::Precision,
@@ -52,8 +52,8 @@ struct Plan {
     groups: Vec<Group>,
     /// The place of each row among all padded queries.
     queries: Tensor<1, Int>,
-    /// Its places among all padded keys: its own, then those as a beginning of other runs; after all of them, one
-    /// that is zero.
+    /// Its places among all padded keys, in its own run and as a beginning of others; where it has fewer than
+    /// another row, the one after all of them, which is zero.
     keys: Vec<Tensor<1, Int>>,
 }
 
@@ -143,17 +143,13 @@ impl Plan {
                     keys.push(row);
                     if j < prefix + span.len {
                         let place = keys_before + r * seen + j;
-                        match j < prefix {
-                            true => key_places[row].push(place),
-                            // Its own comes first.
-                            false => key_places[row].insert(0, place),
-                        }
+                        key_places[row].push(place);
                     }
                 }
             }
             queries_before += rows * len;
             keys_before += rows * seen;
-            let together = shape.heads / shape.kv_heads;
+            let together = shape.group();
             let last_seen = TensorData::new(last_seen, [rows, 1, 1, len]);
             let last_seen = Tensor::<4, Int>::from_data(last_seen, device)
                 .expand([rows, 1, together, len])
@@ -190,15 +186,13 @@ struct Batched {
 }
 
 impl Batched {
-    /// `[rows * len, heads * head_dim]` as `[rows, kv_heads, group * len, head_dim]`: the queries of the heads that
+    /// `[rows * len, heads * head_dim]` as `[rows, kv_heads, together * len, head_dim]`: the queries of the heads that
     /// share keys, one head after the other.
     fn by_key_head(&self, x: Tensor<2>, group: &Group) -> Tensor<4> {
         let AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
+            kv_heads, head_dim, ..
         } = self.shape;
-        let together = heads / kv_heads;
+        let together = self.shape.group();
         let x: Tensor<5> = x.reshape([group.rows, group.len, kv_heads, together, head_dim]);
         x.permute([0, 2, 3, 1, 4])
             .reshape([group.rows, kv_heads, together * group.len, head_dim])
@@ -211,7 +205,13 @@ impl Batched {
             kv_heads,
             head_dim,
         } = self.shape;
-        let x: Tensor<5> = x.reshape([group.rows, kv_heads, heads / kv_heads, group.len, head_dim]);
+        let x: Tensor<5> = x.reshape([
+            group.rows,
+            kv_heads,
+            self.shape.group(),
+            group.len,
+            head_dim,
+        ]);
         x.permute([0, 3, 1, 2, 4])
             .reshape([group.rows * group.len, heads * head_dim])
     }
@@ -237,14 +237,7 @@ impl Batched {
     /// `softmax(q kᵀ / √d)` over what each query may see.
     fn shares(&self, q: &Factor<4>, k: &Factor<4>, group: &Group) -> Tensor<4> {
         let scores = q.product(&k.transpose()) * self.shape.scale();
-        let [rows, _, queries, seen] = scores.dims();
-        let positions = Tensor::<1, Int>::arange(0..seen as i64, &scores.device());
-        let positions: Tensor<4, Int> = positions.reshape([1, 1, 1, seen]);
-        let later = positions
-            .expand([rows, 1, queries, seen])
-            .greater(group.last_seen.clone().expand([rows, 1, queries, seen]))
-            .expand(scores.dims());
-        activation::softmax(scores.mask_fill(later, f32::NEG_INFINITY), 3)
+        softmax_up_to(scores, group.last_seen.clone())
     }
 }
 
@@ -307,10 +300,8 @@ impl GpuOp<3, 2> for Batched {
                 .keys
                 .iter()
                 .map(|i| all.clone().select(0, i.clone()));
-            let own = places
-                .next()
-                .expect("there are rows, each with a place of its own");
-            places.fold(own, |sum, more| sum + more)
+            let first = places.next().expect("there are rows, each with a place");
+            places.fold(first, |sum, more| sum + more)
         };
         [
             wanted[0].then(|| Tensor::cat(to_q, 0).select(0, self.plan.queries.clone())),

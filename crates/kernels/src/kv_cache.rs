@@ -1,11 +1,11 @@
 //! Keys and values of sequences that are being generated, and attention over them.
 
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData, activation};
+use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::{
-    attention::{AttentionShape, softmax_row},
+    attention::{AttentionShape, softmax_row, softmax_up_to},
     matmul::matmul,
     op::{View, from_flex, into_flex, on_cpu, tensor_of},
     simd::{LANES, fma, multiversion},
@@ -370,17 +370,10 @@ fn attend(
         kv_heads,
         head_dim,
     } = shape;
-    let [rows, _, positions, _] = keys.dims();
+    let [rows, _] = query.dims();
     let query: Tensor<4> = query.reshape([rows, kv_heads, heads / kv_heads, head_dim]);
     let scores = matmul(query, keys.swap_dims(2, 3)) * shape.scale();
-    let position = Tensor::<1, Int>::arange(0..positions as i64, &last.device());
-    let position: Tensor<4, Int> = position.reshape([1, 1, 1, positions]);
-    let last: Tensor<4, Int> = last.reshape([rows, 1, 1, 1]);
-    let later = position
-        .expand([rows, 1, 1, positions])
-        .greater(last.expand([rows, 1, 1, positions]));
-    let scores_dims = scores.dims();
-    let scores = scores.mask_fill(later.expand(scores_dims), f32::NEG_INFINITY);
-    let out = matmul(activation::softmax(scores, 3), values);
+    let last = last.reshape([rows, 1, 1, 1]);
+    let out = matmul(softmax_up_to(scores, last), values);
     out.reshape([rows, heads * head_dim])
 }

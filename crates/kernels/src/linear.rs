@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use burn::backend::flex::FlexTensor;
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use rayon::prelude::*;
 
 use crate::{
     activation::{Activation, Again},
     bf16,
     cpu::{Mat, SharedMut, product},
-    matmul::matmul_in,
+    matmul::matmul,
     op::{CpuOp, View, apply, on_cpu, tensor_of},
     precision::Precision,
     simd::{dot, multiversion},
@@ -53,7 +53,11 @@ pub fn linear_in(precision: Precision, x: impl Into<Activation>, weight: Tensor<
 
 /// [`linear_in`] composed of Burn's operations.
 pub fn linear_composed(precision: Precision, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    matmul_in(precision, x, weight.transpose())
+    if precision == Precision::F32 {
+        return matmul(x, weight.transpose());
+    }
+    let low = |x: Tensor<2>| x.cast(precision.dtype());
+    low(x).matmul(low(weight).transpose()).cast(FloatDType::F32)
 }
 
 /// Up to this many rows the product is bound by reading the weights: they are streamed once.

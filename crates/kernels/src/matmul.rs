@@ -1,8 +1,6 @@
 //! Products of float32 matrices that are float32's on every device.
 
-use burn::tensor::{FloatDType, Tensor};
-
-use crate::precision::Precision;
+use burn::tensor::Tensor;
 
 /// `a · b`, of matrices or of batches of them, with float32's precision, forward and backward.
 ///
@@ -24,15 +22,6 @@ pub fn matmul<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
         return gpu::matmul_in_three(a, b);
     }
     a.matmul(b)
-}
-
-/// `a · b` with both factors rounded to a precision, composed of Burn's operations.
-pub(crate) fn matmul_in(precision: Precision, a: Tensor<2>, b: Tensor<2>) -> Tensor<2> {
-    if precision == Precision::F32 {
-        return matmul(a, b);
-    }
-    let low = |x: Tensor<2>| x.cast(precision.dtype());
-    low(a).matmul(low(b)).cast(FloatDType::F32)
 }
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
