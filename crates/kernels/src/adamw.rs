@@ -4,6 +4,8 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+#[cfg(feature = "gpu")]
+use crate::gpu::{self, adamw::Scalars, on_gpu};
 use crate::{
     op::{from_flex, into_flex, on_cpu},
     simd::multiversion,
@@ -34,7 +36,7 @@ pub struct AdamWStep {
 /// `p -= lr wd p`, `m = β₁ m + (1 - β₁) g`, `v = β₂ v + (1 - β₂) g²`,
 /// `p -= lr/bc₁ · m / (sqrt(v / bc₂) + eps)` with `g` scaled by `grad_scale`.
 ///
-/// The four tensors have one length and none is on autodiff; on the CPU those that nobody else
+/// The four tensors have one length and none is on autodiff; those that nobody else
 /// holds are updated in place. Returns `(parameter, m, v)`.
 ///
 /// # Panics
@@ -63,6 +65,21 @@ pub fn adamw_step(
             step,
         );
         return (from_flex(param), from_flex(m), from_flex(v));
+    }
+    #[cfg(feature = "gpu")]
+    if on_gpu(&param) && on_gpu(&grad) && on_gpu(&m) && on_gpu(&v) {
+        let scalars = Scalars {
+            grad_scale: step.grad_scale as f32,
+            keep: (1.0 - step.lr * step.weight_decay) as f32,
+            beta1: step.beta1 as f32,
+            beta2: step.beta2 as f32,
+            new1: (1.0 - step.beta1) as f32,
+            new2: (1.0 - step.beta2) as f32,
+            root: step.bias_correction2.sqrt() as f32,
+            rate: (step.lr / step.bias_correction1) as f32,
+            eps: step.eps as f32,
+        };
+        return gpu::extension::adamw_step([param, grad, m, v], scalars);
     }
     let grad = grad * step.grad_scale;
     let param = param * (1.0 - step.lr * step.weight_decay);
@@ -137,32 +154,23 @@ multiversion! {
     }
 }
 
-/// `Σ x²`, added in an order that does not depend on the number of threads: in f64, on a GPU in f32 within blocks.
-pub fn sum_of_squares(x: &Tensor<1>) -> f64 {
+/// `Σ x²` of all the tensors, added in an order that does not depend on the number of threads: in f64, on a GPU in
+/// float32 within blocks.
+pub fn sum_of_squares<'a>(tensors: impl IntoIterator<Item = &'a Tensor<1>>) -> f64 {
     const BLOCK: usize = 1 << 12;
-    if on_cpu(x) {
+    let tensors: Vec<&Tensor<1>> = tensors.into_iter().collect();
+    #[cfg(feature = "gpu")]
+    if tensors.iter().all(|x| on_gpu(x)) {
+        return gpu::squares::sum_of_squares(&tensors);
+    }
+    let of = |x: &Tensor<1>| -> f64 {
+        if !on_cpu(x) {
+            return x.clone().square().sum().into_scalar::<f32>().into();
+        }
         let x = into_flex(x.clone()).to_contiguous();
         let x = x.as_slice::<f32>().expect("made contiguous above");
         let parts: Vec<f64> = x.par_chunks(BLOCK).map(squares).collect();
-        return parts.iter().sum();
-    }
-    // Blocks are added up where they are, in float32; their sums here.
-    let n = x.dims()[0];
-    let whole = n - n % BLOCK;
-    let mut sums = Vec::new();
-    if whole > 0 {
-        let blocks: Tensor<2> = x
-            .clone()
-            .narrow(0, 0, whole)
-            .reshape([whole / BLOCK, BLOCK]);
-        sums.push(blocks.square().sum_dim(1).reshape([whole / BLOCK]));
-    }
-    if n > whole {
-        sums.push(x.clone().narrow(0, whole, n - whole).square().sum());
-    }
-    if sums.is_empty() {
-        return 0.0;
-    }
-    let sums: Tensor<1> = Tensor::cat(sums, 0);
-    sums.into_data().iter::<f32>().map(f64::from).sum()
+        parts.iter().sum()
+    };
+    tensors.into_iter().map(of).sum()
 }

@@ -6,8 +6,8 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::{Bool, Int, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-use crate::{attention_batched::attention_batched, gpu::on_gpu};
+#[cfg(feature = "gpu")]
+use crate::gpu::{self, on_gpu};
 use crate::{
     cpu::{Mat, SharedMut, product},
     op::{CpuOp, View, apply, on_cpu, tensor_of},
@@ -80,9 +80,9 @@ pub fn attention(
             [q.into_dispatch(), k.into_dispatch(), v.into_dispatch()],
         )
     } else {
-        #[cfg(any(feature = "wgpu", feature = "cuda"))]
+        #[cfg(feature = "gpu")]
         if on_gpu(&q) && on_gpu(&k) && on_gpu(&v) {
-            return attention_batched(q, k, v, runs, shape);
+            return gpu::attention::attention(q, k, v, runs, shape);
         }
         attention_composed(q, k, v, runs, shape)
     }
@@ -138,16 +138,21 @@ pub fn attention_composed(
     Tensor::cat(outputs, 0)
 }
 
-/// Softmax of scores `[rows, kv_heads, queries, positions]` over the positions up to the last that each query sees,
-/// `[rows, 1, queries, 1]`.
-pub(crate) fn softmax_up_to(scores: Tensor<4>, last_seen: Tensor<4, Int>) -> Tensor<4> {
+/// `softmax(scores * scale)` of `[rows, kv_heads, queries, positions]` over the positions up to the last that each
+/// query sees, `[rows, queries]`; off autodiff.
+pub(crate) fn softmax_up_to(scores: Tensor<4>, last_seen: Tensor<2, Int>, scale: f32) -> Tensor<4> {
+    #[cfg(feature = "gpu")]
+    if on_gpu(&scores) {
+        return gpu::extension::softmax_up_to(scores, last_seen, scale);
+    }
     let [rows, _, queries, positions] = scores.dims();
+    let last_seen: Tensor<4, Int> = last_seen.reshape([rows, 1, queries, 1]);
     let mask = [rows, 1, queries, positions];
     let position = Tensor::<1, Int>::arange(0..positions as i64, &scores.device());
     let position: Tensor<4, Int> = position.reshape([1, 1, 1, positions]);
     let later = position.expand(mask).greater(last_seen.expand(mask));
     let later = later.expand(scores.dims());
-    activation::softmax(scores.mask_fill(later, f32::NEG_INFINITY), 3)
+    activation::softmax((scores * scale).mask_fill(later, f32::NEG_INFINITY), 3)
 }
 
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! Keys and values of sequences that are being generated, and attention over them.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use rayon::prelude::*;
@@ -119,17 +121,15 @@ impl KvCache {
             return from_flex(self.step_cpu(&query, &key, &value, rows, width));
         }
         let (all_slots, capacity) = (self.slots, self.capacity);
-        let at = |(slot, position): &(usize, usize)| {
+        for (slot, position) in rows {
             assert!(*position < capacity, "KvCache: position past the capacity");
             assert!(*slot < all_slots, "KvCache: no such slot");
-            (slot * capacity + position) as i32
-        };
-        let int = |of: Vec<i32>| -> Tensor<1, Int> {
-            Tensor::from_data(TensorData::new(of, [count]), &query.device())
-        };
-        let places = int(rows.iter().map(at).collect());
-        let slots = int(rows.iter().map(|(slot, _)| *slot as i32).collect());
-        let last = int(rows.iter().map(|(_, position)| *position as i32).collect());
+        }
+        let Places {
+            places,
+            slots,
+            last,
+        } = Places::of(rows, capacity, self.shape.group(), &query.device());
         let seen = rows
             .iter()
             .map(|(_, position)| position + 1)
@@ -218,6 +218,47 @@ impl KvCache {
                 .for_each_init(Vec::new, run);
         }
         tensor_of(out, [rows.len(), width])
+    }
+}
+
+/// Where the rows of a step are, for all layers, on the device of [`Store::Tensors`].
+#[derive(Clone, Debug)]
+struct Places {
+    /// Where in the store each row is written.
+    places: Tensor<1, Int>,
+    slots: Tensor<1, Int>,
+    /// The row's position, once for each query head of a key head.
+    last: Tensor<2, Int>,
+}
+
+/// Rows of a step, the capacity and the query heads of a key head.
+type StepKey = (Vec<(usize, usize)>, usize, usize, Device);
+
+/// The places of the layer before, which are those of the next.
+static LAST: Mutex<Option<(StepKey, Places)>> = Mutex::new(None);
+
+impl Places {
+    fn of(rows: &[(usize, usize)], capacity: usize, group: usize, device: &Device) -> Self {
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(((of, of_capacity, of_group, on), places)) = &*last
+            && of == rows
+            && (*of_capacity, *of_group, on) == (capacity, group, device)
+        {
+            return places.clone();
+        }
+        let int = |of: Vec<i32>| -> Tensor<1, Int> {
+            let count = of.len();
+            Tensor::from_data(TensorData::new(of, [count]), device)
+        };
+        let positions = rows.iter().flat_map(|(_, p)| vec![*p as i32; group]);
+        let at = |(slot, position): &(usize, usize)| (slot * capacity + position) as i32;
+        let places = Self {
+            places: int(rows.iter().map(at).collect()),
+            slots: int(rows.iter().map(|(slot, _)| *slot as i32).collect()),
+            last: int(positions.collect()).reshape([rows.len(), group]),
+        };
+        *last = Some(((rows.to_vec(), capacity, group, device.clone()), places.clone()));
+        places
     }
 }
 
@@ -356,13 +397,13 @@ fn weigh<const F: bool, const G: usize, const W: usize>(
     }
 }
 
-/// A query row a sequence over the positions up to its last, composed of Burn's operations. Keys and values
+/// A query row a sequence over the positions up to its last, `[rows, heads / kv_heads]`. Keys and values
 /// `[rows, kv_heads, positions, head_dim]`.
 fn attend(
     query: Tensor<2>,
     keys: Tensor<4>,
     values: Tensor<4>,
-    last: Tensor<1, Int>,
+    last: Tensor<2, Int>,
     shape: AttentionShape,
 ) -> Tensor<2> {
     let AttentionShape {
@@ -372,8 +413,7 @@ fn attend(
     } = shape;
     let [rows, _] = query.dims();
     let query: Tensor<4> = query.reshape([rows, kv_heads, heads / kv_heads, head_dim]);
-    let scores = matmul(query, keys.swap_dims(2, 3)) * shape.scale();
-    let last = last.reshape([rows, 1, 1, 1]);
-    let out = matmul(softmax_up_to(scores, last), values);
+    let scores = matmul(query, keys.swap_dims(2, 3));
+    let out = matmul(softmax_up_to(scores, last, shape.scale()), values);
     out.reshape([rows, heads * head_dim])
 }

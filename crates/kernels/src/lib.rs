@@ -14,18 +14,14 @@
 mod activation;
 mod adamw;
 mod attention;
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-mod attention_batched;
 mod bf16;
 mod cpu;
 mod embedding;
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
+#[cfg(feature = "gpu")]
 mod gpu;
 mod kv_cache;
 mod linear;
 mod log_probs;
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-mod log_probs_remade;
 mod matmul;
 mod memory;
 mod op;
@@ -43,12 +39,12 @@ pub use activation::Activation;
 pub use adamw::{AdamWStep, adamw_step, sum_of_squares};
 pub use attention::{AttentionShape, SCORES_AT_ONCE, attention, softmax_in_place as softmax_row};
 pub use embedding::embedding;
+#[cfg(feature = "gpu")]
+pub use gpu::matmul::matmul_in_units;
 pub use kv_cache::KvCache;
 pub use linear::{linear, linear_in};
 pub use log_probs::{KEPT_LOGITS, LOGITS_AT_ONCE, SelectedLogProbs, selected_log_probs};
 pub use matmul::matmul;
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-pub use matmul::matmul_in_three;
 pub use memory::{give_back_freed_memory, keep_freed_memory};
 pub use packed::{PackedLinear, WeightFormat};
 pub use precision::Precision;

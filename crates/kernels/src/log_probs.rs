@@ -17,8 +17,8 @@ use crate::{
     precision::Precision,
     simd::{LANES, exp, fma, multiversion, sum_lanes},
 };
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-use crate::{gpu::on_gpu, log_probs_remade::selected_log_probs_remade};
+#[cfg(feature = "gpu")]
+use crate::gpu::{self, on_gpu};
 
 /// What [`selected_log_probs`] returns, `[tokens]` each, in nats.
 #[derive(Clone, Debug)]
@@ -73,9 +73,9 @@ pub fn selected_log_probs(
         temperature > 0.0,
         "selected_log_probs: temperature must be positive"
     );
-    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    #[cfg(feature = "gpu")]
     if on_gpu(&hidden) && on_gpu(&head) && tokens > 0 {
-        return selected_log_probs_remade(precision, hidden, head, targets, temperature);
+        return gpu::log_probs::selected_log_probs(precision, hidden, head, targets, temperature);
     }
     if !on_cpu(&hidden) || !on_cpu(&head) || precision == Precision::F16 {
         return selected_log_probs_composed(precision, hidden, head, targets, temperature);

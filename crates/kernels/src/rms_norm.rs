@@ -4,6 +4,8 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+#[cfg(feature = "gpu")]
+use crate::gpu::{self, on_gpu};
 use crate::{
     cpu::filled_rows,
     op::{CpuOp, View, apply, on_cpu, tensor_of},
@@ -29,6 +31,11 @@ pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
             [x.into_dispatch(), weight.into_dispatch()],
         )
     } else {
+        #[cfg(feature = "gpu")]
+        if on_gpu(&x) && on_gpu(&weight) {
+            let op = gpu::rms_norm::RmsNorm { eps: eps as f32 };
+            return gpu::apply(op, [x, weight.unsqueeze()]);
+        }
         rms_norm_composed(x, weight, eps)
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, TensorData};
 
+#[cfg(feature = "gpu")]
+use crate::gpu::{self, on_gpu};
 use crate::{
     cpu::filled_rows,
     op::{CpuOp, View, apply, on_cpu, tensor_of},
@@ -77,6 +79,13 @@ pub fn rotary(x: Tensor<2>, positions: &Arc<[u32]>, table: &RotaryTable) -> Tens
         };
         apply(op, [x.into_dispatch()])
     } else {
+        #[cfg(feature = "gpu")]
+        if on_gpu(&x) {
+            let (half, device) = (table.head_dim / 2, x.device().without_autodiff());
+            let tables = [&table.cos, &table.sin];
+            let op = gpu::rotary::Rotary::new(positions, tables, half, &device);
+            return gpu::apply(op, [x]);
+        }
         rotary_composed(x, positions, table)
     }
 }

@@ -3,6 +3,8 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, activation};
 
+#[cfg(feature = "gpu")]
+use crate::gpu::{self, on_gpu};
 use crate::{
     cpu::{filled_rows, filled_rows_of},
     op::{CpuOp, View, apply, on_cpu, tensor_of},
@@ -25,6 +27,10 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     if on_cpu(&gate) && on_cpu(&up) {
         apply(Swiglu, [gate.into_dispatch(), up.into_dispatch()])
     } else {
+        #[cfg(feature = "gpu")]
+        if on_gpu(&gate) && on_gpu(&up) {
+            return gpu::apply(gpu::swiglu::Swiglu, [gate, up]);
+        }
         swiglu_composed(gate, up)
     }
 }

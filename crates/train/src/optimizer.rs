@@ -42,11 +42,7 @@ impl AdamW {
         config: &OptimSection,
         lr: f64,
     ) -> f64 {
-        let norm = grads
-            .iter()
-            .map(|(_, g)| sum_of_squares(g))
-            .sum::<f64>()
-            .sqrt();
+        let norm = sum_of_squares(grads.iter().map(|(_, g)| g)).sqrt();
         if !norm.is_finite() {
             return norm;
         }

@@ -7,16 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::{
+    GpuOp, apply,
+    extension::softmax_backward,
+    matmul::Factor,
+};
 use crate::{
     attention::{AttentionShape, SCORES_AT_ONCE, softmax_up_to},
-    gpu::{GpuOp, apply},
-    matmul::Factor,
     precision::Precision,
     runs::{Run, Span, spans},
 };
 
 /// [`attention`](crate::attention()) on a GPU.
-pub(crate) fn attention_batched(
+pub(crate) fn attention(
     q: Tensor<2>,
     k: Tensor<2>,
     v: Tensor<2>,
@@ -42,8 +45,8 @@ struct Group {
     keys: Tensor<1, Int>,
     /// 1 of a query, 0 of padding, `[rows * len, 1]`.
     is_query: Tensor<2>,
-    /// The last key that a query sees, `[rows, 1, together * len, 1]` with `together` query heads for a key head.
-    last_seen: Tensor<4, Int>,
+    /// The last key that a query sees, `[rows, together * len]` with `together` query heads for a key head.
+    last_seen: Tensor<2, Int>,
 }
 
 /// Where everything lies, for all layers of a batch.
@@ -150,10 +153,10 @@ impl Plan {
             queries_before += rows * len;
             keys_before += rows * seen;
             let together = shape.group();
-            let last_seen = TensorData::new(last_seen, [rows, 1, 1, len]);
-            let last_seen = Tensor::<4, Int>::from_data(last_seen, device)
-                .expand([rows, 1, together, len])
-                .reshape([rows, 1, together * len, 1]);
+            let last_seen = TensorData::new(last_seen, [rows, 1, len]);
+            let last_seen = Tensor::<3, Int>::from_data(last_seen, device)
+                .expand([rows, together, len])
+                .reshape([rows, together * len]);
             let is_query = TensorData::new(is_query, [rows * len, 1]);
             groups.push(Group {
                 rows,
@@ -236,8 +239,8 @@ impl Batched {
 
     /// `softmax(q kᵀ / √d)` over what each query may see.
     fn shares(&self, q: &Factor<4>, k: &Factor<4>, group: &Group) -> Tensor<4> {
-        let scores = q.product(&k.transpose()) * self.shape.scale();
-        softmax_up_to(scores, group.last_seen.clone())
+        let scores = q.product(&k.transpose());
+        softmax_up_to(scores, group.last_seen.clone(), self.shape.scale())
     }
 }
 
@@ -279,8 +282,8 @@ impl GpuOp<3, 2> for Batched {
             }
             if wanted[0] || wanted[1] {
                 let d_shares = d.product(&v.transpose());
-                let mean = (d_shares.clone() * shares.clone()).sum_dim(3);
-                let d_scores = factor((d_shares - mean) * shares * self.shape.scale());
+                let d_scores = softmax_backward(shares, d_shares, self.shape.scale());
+                let d_scores = factor(d_scores);
                 if wanted[0] {
                     to_q.push(self.by_query(d_scores.product(&k), group));
                 }

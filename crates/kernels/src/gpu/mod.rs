@@ -1,4 +1,4 @@
-//! The bridge between operations composed for GPUs, with a backward pass of their own, and Burn's autodiff.
+//! Operations on GPUs with a backward pass of their own, and the bridge between them and Burn's autodiff.
 //!
 //! All runtimes of CubeCL are one backend of Burn: what is here serves WGPU and CUDA alike.
 
@@ -16,6 +16,18 @@ use burn::backend::{
 use burn::tensor::{DType, Tensor};
 
 use crate::op::{Tape, lifted, on_tape, plain};
+
+pub(crate) mod adamw;
+pub(crate) mod attention;
+pub(crate) mod extension;
+mod launch;
+pub(crate) mod log_probs;
+pub(crate) mod matmul;
+pub(crate) mod rms_norm;
+pub(crate) mod rotary;
+mod softmax;
+pub(crate) mod squares;
+pub(crate) mod swiglu;
 
 /// An operation on `N` tensors of rank `D`, composed of Burn's operations, with one output of that rank.
 pub(crate) trait GpuOp<const N: usize, const D: usize>:

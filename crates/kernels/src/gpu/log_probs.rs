@@ -5,15 +5,14 @@ use std::{ops::Range, sync::Arc};
 
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
+use super::{GpuOp, apply, matmul::Factor};
 use crate::{
-    gpu::{GpuOp, apply},
     log_probs::{LOGITS_AT_ONCE, SelectedLogProbs},
-    matmul::Factor,
     precision::Precision,
 };
 
 /// [`selected_log_probs`](crate::selected_log_probs) on a GPU.
-pub(crate) fn selected_log_probs_remade(
+pub(crate) fn selected_log_probs(
     precision: Precision,
     hidden: Tensor<2>,
     head: Tensor<2>,

@@ -1,0 +1,254 @@
+//! The kernels as operations of Burn's GPU backend: eager, or deferred where Burn fuses.
+
+#[cfg(feature = "fusion")]
+use burn::backend::fusion::custom::TensorSpec;
+use burn::backend::{
+    Backend, Dispatch, backend_extension,
+    tensor::{FloatTensor, IntTensor},
+};
+#[cfg(feature = "fusion")]
+use burn::tensor::Shape;
+use burn::tensor::{Int, Tensor};
+use burn_cubecl::CubeBackend;
+
+use super::{adamw, matmul as products, rms_norm as norms, rotary as turns, softmax, squares};
+use super::{adamw::Scalars, swiglu as gates};
+
+#[cfg(feature = "fusion")]
+fn of_product(a: &Shape, b: &Shape) -> Shape {
+    let mut shape = a.clone();
+    let last = shape.num_dims() - 1;
+    shape[last] = b[last];
+    shape
+}
+
+/// What [`CubeBackend`] computes with kernels of ours. Tensors are float32 and off autodiff.
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
+pub(crate) trait GpuKernels: Backend {
+    #[fusion(meta = |param: &TensorSpec, _: &TensorSpec, m: &TensorSpec, v: &TensorSpec, _: &Scalars| (param.clone(), m.clone(), v.clone()))]
+    fn togi_adamw(
+        param: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        m: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        scalars: Scalars,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(dtype = sums, shape = sums)]
+    fn togi_squares(
+        sums: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        first: usize,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(dtype = x, shape = x)]
+    fn togi_rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f32,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(meta = |x: &TensorSpec, weight: &TensorSpec, _: &TensorSpec, _: &f32| (x.clone(), weight.clone()))]
+    fn togi_rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        eps: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(dtype = x, shape = x)]
+    fn togi_rotary(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        sign: f32,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(dtype = gate, shape = gate)]
+    fn togi_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    #[fusion(meta = |gate: &TensorSpec, up: &TensorSpec, _: &TensorSpec| (gate.clone(), up.clone()))]
+    fn togi_swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(dtype = scores, shape = scores)]
+    fn togi_softmax(
+        scores: FloatTensor<Self>,
+        last_seen: IntTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(dtype = shares, shape = shares)]
+    fn togi_softmax_backward(
+        shares: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(dtype = a, shape = of_product(a, b))]
+    fn togi_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl GpuKernels for CubeBackend {
+    fn togi_adamw(
+        param: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        m: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        scalars: Scalars,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        adamw::adamw([param, grad, m, v], scalars)
+    }
+
+    fn togi_squares(
+        sums: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        first: usize,
+    ) -> FloatTensor<Self> {
+        squares::squares(sums, x, first)
+    }
+
+    fn togi_rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f32,
+    ) -> FloatTensor<Self> {
+        norms::forward(x, weight, eps)
+    }
+
+    fn togi_rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        eps: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        norms::backward(x, weight, grad, eps)
+    }
+
+    fn togi_rotary(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        sign: f32,
+    ) -> FloatTensor<Self> {
+        turns::turned(x, cos, sin, sign)
+    }
+
+    fn togi_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        gates::forward(gate, up)
+    }
+
+    fn togi_swiglu_backward(
+        gate: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        gates::backward(gate, up, grad)
+    }
+
+    fn togi_softmax(
+        scores: FloatTensor<Self>,
+        last_seen: IntTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        softmax::forward(scores, last_seen, scale)
+    }
+
+    fn togi_softmax_backward(
+        shares: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        softmax::backward(shares, grad, scale)
+    }
+
+    fn togi_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        products::product(a, b)
+    }
+}
+
+/// One step of AdamW: parameter, first and second moment.
+pub(crate) fn adamw_step(
+    [param, grad, m, v]: [Tensor<1>; 4],
+    scalars: Scalars,
+) -> (Tensor<1>, Tensor<1>, Tensor<1>) {
+    let [param, grad, m, v] = [param, grad, m, v].map(Tensor::into_dispatch);
+    let (param, m, v) = Dispatch::togi_adamw(param, grad, m, v, scalars);
+    (
+        Tensor::from_dispatch(param),
+        Tensor::from_dispatch(m),
+        Tensor::from_dispatch(v),
+    )
+}
+
+/// Writes the sums of the squares of blocks of `x` to `sums`, from the place `first` on.
+pub(super) fn squares_into(sums: Tensor<1>, x: Tensor<1>, first: usize) -> Tensor<1> {
+    let (sums, x) = (sums.into_dispatch(), x.into_dispatch());
+    Tensor::from_dispatch(Dispatch::togi_squares(sums, x, first))
+}
+
+/// RMSNorm of the rows of `x`; the weight is `[1, width]`.
+pub(super) fn rms_norm(x: Tensor<2>, weight: Tensor<2>, eps: f32) -> Tensor<2> {
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(Dispatch::togi_rms_norm(x, weight, eps))
+}
+
+/// The gradients of [`rms_norm`]'s inputs.
+pub(super) fn rms_norm_backward(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    grad: Tensor<2>,
+    eps: f32,
+) -> (Tensor<2>, Tensor<2>) {
+    let [x, weight, grad] = [x, weight, grad].map(Tensor::into_dispatch);
+    let (d_x, d_weight) = Dispatch::togi_rms_norm_backward(x, weight, grad, eps);
+    (
+        Tensor::from_dispatch(d_x),
+        Tensor::from_dispatch(d_weight),
+    )
+}
+
+/// Pairs of `x` turned by angles times `sign`.
+pub(super) fn rotary(x: Tensor<2>, cos: Tensor<2>, sin: Tensor<2>, sign: f32) -> Tensor<2> {
+    let [x, cos, sin] = [x, cos, sin].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::togi_rotary(x, cos, sin, sign))
+}
+
+/// `silu(gate) * up`.
+pub(super) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    let (gate, up) = (gate.into_dispatch(), up.into_dispatch());
+    Tensor::from_dispatch(Dispatch::togi_swiglu(gate, up))
+}
+
+/// The gradients of [`swiglu`]'s inputs.
+pub(super) fn swiglu_backward(
+    gate: Tensor<2>,
+    up: Tensor<2>,
+    grad: Tensor<2>,
+) -> (Tensor<2>, Tensor<2>) {
+    let [gate, up, grad] = [gate, up, grad].map(Tensor::into_dispatch);
+    let (d_gate, d_up) = Dispatch::togi_swiglu_backward(gate, up, grad);
+    (Tensor::from_dispatch(d_gate), Tensor::from_dispatch(d_up))
+}
+
+/// `softmax(scores * scale)` of `[rows, heads, queries, positions]` over the positions up to the last that each query
+/// sees, `[rows, queries]`.
+pub(crate) fn softmax_up_to(scores: Tensor<4>, last_seen: Tensor<2, Int>, scale: f32) -> Tensor<4> {
+    let (scores, last_seen) = (scores.into_dispatch(), last_seen.into_dispatch());
+    Tensor::from_dispatch(Dispatch::togi_softmax(scores, last_seen, scale))
+}
+
+/// The gradient of [`softmax_up_to`]'s scores, from its result and the gradient of that.
+pub(super) fn softmax_backward(shares: Tensor<4>, grad: Tensor<4>, scale: f32) -> Tensor<4> {
+    let (shares, grad) = (shares.into_dispatch(), grad.into_dispatch());
+    Tensor::from_dispatch(Dispatch::togi_softmax_backward(shares, grad, scale))
+}
+
+/// `a · b` with float32's precision.
+pub(super) fn matmul<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    let (a, b) = (a.into_dispatch(), b.into_dispatch());
+    Tensor::from_dispatch(Dispatch::togi_matmul(a, b))
+}

@@ -1,0 +1,88 @@
+//! What all kernels are launched with.
+
+use burn::tensor::Shape;
+use burn_cubecl::{kernel::into_contiguous, ops::numeric::empty_device_dtype, tensor::CubeTensor};
+use cubecl::{calculate_cube_count_elemwise, prelude::*};
+
+/// Units of a cube, a power of two.
+pub(super) const UNITS: usize = 128;
+
+/// The tensor with its numbers one after the other.
+pub(super) fn rows(tensor: CubeTensor) -> CubeTensor {
+    into_contiguous(tensor)
+}
+
+/// A tensor of a shape that nothing has been written to.
+pub(super) fn empty(like: &CubeTensor, shape: Shape) -> CubeTensor {
+    empty_device_dtype(like.client.clone(), like.device.clone(), shape, like.dtype)
+}
+
+/// A tensor of the same shape that nothing has been written to.
+pub(super) fn empty_like(like: &CubeTensor) -> CubeTensor {
+    empty(like, like.meta.shape().clone())
+}
+
+/// The same tensor, to be written over: a copy where somebody else holds it.
+pub(super) fn own(tensor: CubeTensor) -> CubeTensor {
+    let tensor = rows(tensor);
+    if tensor.can_mut() {
+        tensor
+    } else {
+        tensor.copy()
+    }
+}
+
+/// A unit for each of `count` elements.
+pub(super) fn for_each(tensor: &CubeTensor, count: usize) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new_1d(UNITS as u32);
+    (
+        calculate_cube_count_elemwise(&tensor.client, count, dim),
+        dim,
+    )
+}
+
+/// A cube for each of `count` rows, some more in the last line of the grid: kernels look at `CUBE_POS`.
+pub(super) fn for_each_row(count: usize) -> (CubeCount, CubeDim) {
+    // WebGPU allows 65,535 a dimension.
+    let wide = count.clamp(1, 1 << 15);
+    let count = CubeCount::Static(wide as u32, count.div_ceil(wide).max(1) as u32, 1);
+    (count, CubeDim::new_1d(UNITS as u32))
+}
+
+/// The sum of a value of each unit of a cube, for all of them.
+#[cube]
+pub(super) fn sum_of_cube(value: f32) -> f32 {
+    let mut shared = Shared::<[f32]>::new_slice(UNITS);
+    let unit = UNIT_POS as usize;
+    shared[unit] = value;
+    let mut half = CUBE_DIM as usize / 2;
+    while half > 0 {
+        sync_cube();
+        if unit < half {
+            let other = shared[unit + half];
+            shared[unit] += other;
+        }
+        half /= 2;
+    }
+    sync_cube();
+    shared[0]
+}
+
+/// The largest of a value of each unit of a cube, for all of them.
+#[cube]
+pub(super) fn max_of_cube(value: f32) -> f32 {
+    let mut shared = Shared::<[f32]>::new_slice(UNITS);
+    let unit = UNIT_POS as usize;
+    shared[unit] = value;
+    let mut half = CUBE_DIM as usize / 2;
+    while half > 0 {
+        sync_cube();
+        if unit < half {
+            let other = shared[unit + half];
+            shared[unit] = max(shared[unit], other);
+        }
+        half /= 2;
+    }
+    sync_cube();
+    shared[0]
+}

@@ -1,0 +1,205 @@
+//! RMSNorm on a GPU: a kernel forward, two backward.
+
+use burn::tensor::Tensor;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::{
+    GpuOp,
+    extension::{rms_norm, rms_norm_backward},
+    launch::{UNITS, empty, empty_like, for_each_row, rows, sum_of_cube},
+};
+
+#[cube]
+fn inverse_root(x: &[f32], row: usize, width: usize, eps: f32) -> f32 {
+    let mut squares = 0.0f32;
+    let mut i = UNIT_POS as usize;
+    while i < width {
+        let value = x[row + i];
+        squares += value * value;
+        i += UNITS;
+    }
+    1.0 / (sum_of_cube(squares) / f32::cast_from(width) + eps).sqrt()
+}
+
+#[cube(launch)]
+fn normalise(
+    x: &[f32],
+    weight: &[f32],
+    out: &mut [f32],
+    tokens: usize,
+    width: usize,
+    eps: f32,
+) {
+    if CUBE_POS < tokens {
+        let row = CUBE_POS * width;
+        let scale = inverse_root(x, row, width, eps);
+        let mut i = UNIT_POS as usize;
+        while i < width {
+            out[row + i] = x[row + i] * scale * weight[i];
+            i += UNITS;
+        }
+    }
+}
+
+/// `[tokens, width]`.
+pub(super) fn forward(x: CubeTensor, weight: CubeTensor, eps: f32) -> CubeTensor {
+    let (x, weight) = (rows(x), rows(weight));
+    let [tokens, width] = x.meta.shape().dims();
+    let out = empty_like(&x);
+    if tokens * width > 0 {
+        let (cubes, dim) = for_each_row(tokens);
+        normalise::launch(
+            &x.client.clone(),
+            cubes,
+            dim,
+            x.into_buffer_arg(),
+            weight.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            tokens,
+            width,
+            eps,
+        );
+    }
+    out
+}
+
+// dx = s (w∘dy) - x s³/d Σ w∘dy∘x with s the row's scale, which is kept for the weight's gradient.
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn to_x(
+    x: &[f32],
+    weight: &[f32],
+    grad: &[f32],
+    out: &mut [f32],
+    scales: &mut [f32],
+    tokens: usize,
+    width: usize,
+    eps: f32,
+) {
+    if CUBE_POS < tokens {
+        let row = CUBE_POS * width;
+        let scale = inverse_root(x, row, width, eps);
+        let mut shared = 0.0f32;
+        let mut i = UNIT_POS as usize;
+        while i < width {
+            shared += weight[i] * grad[row + i] * x[row + i];
+            i += UNITS;
+        }
+        let shared = sum_of_cube(shared) * scale * scale * scale / f32::cast_from(width);
+        let mut i = UNIT_POS as usize;
+        while i < width {
+            out[row + i] = weight[i] * grad[row + i] * scale - x[row + i] * shared;
+            i += UNITS;
+        }
+        if UNIT_POS == 0 {
+            scales[CUBE_POS] = scale;
+        }
+    }
+}
+
+/// Columns of a cube that adds up rows; `UNITS / COLUMNS` rows at a time.
+const COLUMNS: usize = 32;
+
+// dw = Σ over rows of s x∘dy.
+#[cube(launch)]
+fn to_weight(
+    x: &[f32],
+    grad: &[f32],
+    scales: &[f32],
+    out: &mut [f32],
+    tokens: usize,
+    width: usize,
+) {
+    let unit = UNIT_POS as usize;
+    let column = CUBE_POS * COLUMNS + unit % COLUMNS;
+    let mut sum = 0.0f32;
+    if column < width {
+        let mut row = unit / COLUMNS;
+        while row < tokens {
+            let i = row * width + column;
+            sum += scales[row] * x[i] * grad[i];
+            row += UNITS / COLUMNS;
+        }
+    }
+    let mut sums = Shared::<[f32]>::new_slice(UNITS);
+    sums[unit] = sum;
+    sync_cube();
+    if unit < COLUMNS && column < width {
+        let mut total = 0.0f32;
+        let mut part = unit;
+        while part < UNITS {
+            total += sums[part];
+            part += COLUMNS;
+        }
+        out[column] = total;
+    }
+}
+
+/// Gradients of `x` and of the weight.
+pub(super) fn backward(
+    x: CubeTensor,
+    weight: CubeTensor,
+    grad: CubeTensor,
+    eps: f32,
+) -> (CubeTensor, CubeTensor) {
+    let (x, weight, grad) = (rows(x), rows(weight), rows(grad));
+    let [tokens, width] = x.meta.shape().dims();
+    let (d_x, d_weight) = (empty_like(&x), empty_like(&weight));
+    let scales = empty(&x, [tokens].into());
+    let client = x.client.clone();
+    if tokens * width > 0 {
+        let (cubes, dim) = for_each_row(tokens);
+        to_x::launch(
+            &client,
+            cubes,
+            dim,
+            x.clone().into_buffer_arg(),
+            weight.into_buffer_arg(),
+            grad.clone().into_buffer_arg(),
+            d_x.clone().into_buffer_arg(),
+            scales.clone().into_buffer_arg(),
+            tokens,
+            width,
+            eps,
+        );
+    }
+    if width > 0 {
+        let (cubes, dim) = for_each_row(width.div_ceil(COLUMNS));
+        to_weight::launch(
+            &client,
+            cubes,
+            dim,
+            x.into_buffer_arg(),
+            grad.into_buffer_arg(),
+            scales.into_buffer_arg(),
+            d_weight.clone().into_buffer_arg(),
+            tokens,
+            width,
+        );
+    }
+    (d_x, d_weight)
+}
+
+/// The operation with its backward pass. The weight comes as `[1, width]`.
+#[derive(Clone, Debug)]
+pub(crate) struct RmsNorm {
+    pub(crate) eps: f32,
+}
+
+impl GpuOp<2, 2> for RmsNorm {
+    fn forward(&self, [x, weight]: [Tensor<2>; 2]) -> Tensor<2> {
+        rms_norm(x, weight, self.eps)
+    }
+
+    fn backward(
+        &self,
+        inputs: [Option<Tensor<2>>; 2],
+        grad: Tensor<2>,
+        wanted: [bool; 2],
+    ) -> [Option<Tensor<2>>; 2] {
+        let [x, weight] = inputs.map(|input| input.expect("both are kept"));
+        let (d_x, d_weight) = rms_norm_backward(x, weight, grad, self.eps);
+        [wanted[0].then_some(d_x), wanted[1].then_some(d_weight)]
+    }
+}
