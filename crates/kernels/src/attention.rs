@@ -161,8 +161,11 @@ struct Attention {
     shape: AttentionShape,
 }
 
-/// Query rows that are worked on together.
-const BLOCK: usize = 64;
+/// Tokens whose queries are worked on together, those of all heads that share keys.
+const BLOCK: usize = 32;
+
+/// The backward pass is cut into at least so many tasks, if there is as much to do.
+const TASKS: usize = 12;
 
 /// What the backward pass needs: the result, and the log-sum-exp of each head and token
 /// `[heads, tokens]`.
@@ -170,6 +173,50 @@ const BLOCK: usize = 64;
 struct Saved {
     out: FlexTensor,
     log_sums: Arc<Vec<f32>>,
+}
+
+/// Consecutive tokens of a run.
+#[derive(Clone, Copy)]
+struct Block {
+    span: Span,
+    /// The first, counted from the run's.
+    first: usize,
+    rows: usize,
+}
+
+impl Block {
+    fn of(span: Span) -> impl Iterator<Item = Self> {
+        let firsts = (0..span.len).step_by(BLOCK);
+        firsts.map(move |first| Self {
+            span,
+            first,
+            rows: BLOCK.min(span.len - first),
+        })
+    }
+
+    /// Its first row among all.
+    fn row(&self) -> usize {
+        self.span.start + self.first
+    }
+
+    /// Rows of keys that its last query sees.
+    fn seen(&self) -> usize {
+        self.span.prefix.1 + self.first + self.rows
+    }
+
+    fn parts(&self) -> impl Iterator<Item = Part> {
+        parts(self.span, self.first + self.rows)
+    }
+}
+
+/// Buffers of a thread.
+#[derive(Default)]
+struct Scratch {
+    scores: Vec<f32>,
+    grads: Vec<f32>,
+    /// Rows of queries one after the other, `[heads * rows, head_dim]`, and others like them.
+    queries: Vec<f32>,
+    outs: Vec<f32>,
 }
 
 impl Attention {
@@ -180,6 +227,173 @@ impl Attention {
             col: 1,
         }
     }
+
+    /// The places of a block's rows in the heads that share keys, one head after the other.
+    fn places(&self, block: Block, kv_head: usize) -> impl Iterator<Item = usize> {
+        let (dim, group) = (self.shape.head_dim, self.shape.group());
+        let width = self.shape.heads * dim;
+        (kv_head * group..(kv_head + 1) * group).flat_map(move |head| {
+            (0..block.rows).map(move |i| (block.row() + i) * width + head * dim)
+        })
+    }
+
+    /// Copies a block's rows in the heads that share keys, one after the other.
+    fn gather(&self, data: &[f32], block: Block, kv_head: usize, to: &mut Vec<f32>) {
+        to.clear();
+        for at in self.places(block, kv_head) {
+            to.extend_from_slice(&data[at..at + self.shape.head_dim]);
+        }
+    }
+
+    /// The way back.
+    ///
+    /// # Safety
+    /// `to` is a matrix of all queries, and nobody else touches those rows in those heads.
+    unsafe fn scatter(&self, from: &[f32], block: Block, kv_head: usize, to: SharedMut) {
+        let rows = from.chunks_exact(self.shape.head_dim);
+        for (row, at) in rows.zip(self.places(block, kv_head)) {
+            // SAFETY: the caller's promise.
+            unsafe { std::slice::from_raw_parts_mut(to.at(at), row.len()) }.copy_from_slice(row);
+        }
+    }
+
+    fn forward_block(
+        &self,
+        [q, k, v]: [&[f32]; 3],
+        (block, kv_head): (Block, usize),
+        (out, sums): (SharedMut, SharedMut),
+        scratch: &mut Scratch,
+    ) {
+        let AttentionShape {
+            kv_heads, head_dim, ..
+        } = self.shape;
+        let (group, kv_width) = (self.shape.group(), kv_heads * head_dim);
+        let (rows, seen) = (block.rows, block.seen());
+        let tokens = k.len() / kv_width;
+        self.gather(q, block, kv_head, &mut scratch.queries);
+        scratch.scores.resize(group * rows * seen, 0.0);
+        scratch.outs.resize(group * rows * head_dim, 0.0);
+        let query = Mat::rows(&scratch.queries, head_dim);
+        // SAFETY: the products write to this thread's scratch; this task alone has these tokens and heads.
+        unsafe {
+            for part in block.parts() {
+                product(
+                    [group * rows, part.rows, head_dim],
+                    query,
+                    self.head(k, kv_width, part.start, kv_head).transposed(),
+                    scratch.scores.as_mut_ptr().add(part.column),
+                    seen,
+                    false,
+                    self.shape.scale(),
+                    false,
+                );
+            }
+            let heads = scratch.scores.chunks_exact_mut(rows * seen);
+            for (i, scores) in heads.enumerate() {
+                let at = sums.at((kv_head * group + i) * tokens + block.row());
+                let sums = std::slice::from_raw_parts_mut(at, rows);
+                causal_softmax(scores, seen, seen - rows, sums);
+            }
+            for part in block.parts() {
+                product(
+                    [group * rows, head_dim, part.rows],
+                    Mat::rows(&scratch.scores, seen).skip_columns(part.column),
+                    self.head(v, kv_width, part.start, kv_head),
+                    scratch.outs.as_mut_ptr(),
+                    head_dim,
+                    part.column > 0,
+                    1.0,
+                    false,
+                );
+            }
+            self.scatter(&scratch.outs, block, kv_head, out);
+        }
+    }
+
+    /// Adds to the gradients of keys and values, and writes those of the block's queries.
+    fn backward_block(
+        &self,
+        [q, k, v, d, out]: [&[f32]; 5],
+        log_sums: &[f32],
+        (block, kv_head): (Block, usize),
+        [d_q, d_k, d_v]: [SharedMut; 3],
+        scratch: &mut Scratch,
+    ) {
+        let AttentionShape {
+            kv_heads, head_dim, ..
+        } = self.shape;
+        let (group, kv_width) = (self.shape.group(), kv_heads * head_dim);
+        let (rows, seen, scale) = (block.rows, block.seen(), self.shape.scale());
+        let all = group * rows;
+        let tokens = k.len() / kv_width;
+        let deltas: Vec<f32> = self
+            .places(block, kv_head)
+            .map(|at| row_dot(&d[at..at + head_dim], &out[at..at + head_dim]))
+            .collect();
+        self.gather(q, block, kv_head, &mut scratch.queries);
+        self.gather(d, block, kv_head, &mut scratch.outs);
+        let query = Mat::rows(&scratch.queries, head_dim);
+        let d_out = Mat::rows(&scratch.outs, head_dim);
+        scratch.scores.resize(all * seen, 0.0);
+        scratch.grads.resize(all * seen, 0.0);
+        let (p, ds) = (&mut scratch.scores, &mut scratch.grads);
+        // SAFETY: products write to this thread's scratch, and to gradients of keys and values of this task's family
+        // in its head, which no other task with the same buffers has.
+        unsafe {
+            for part in block.parts() {
+                let shape = [all, part.rows, head_dim];
+                let key = self.head(k, kv_width, part.start, kv_head).transposed();
+                let value = self.head(v, kv_width, part.start, kv_head).transposed();
+                let pp = p.as_mut_ptr().add(part.column);
+                let dp = ds.as_mut_ptr().add(part.column);
+                product(shape, query, key, pp, seen, false, scale, false);
+                product(shape, d_out, value, dp, seen, false, 1.0, false);
+            }
+            let heads = p
+                .chunks_exact_mut(rows * seen)
+                .zip(ds.chunks_exact_mut(rows * seen));
+            for (i, ((p, ds), deltas)) in heads.zip(deltas.chunks_exact(rows)).enumerate() {
+                let sums = &log_sums[(kv_head * group + i) * tokens + block.row()..][..rows];
+                score_gradient(p, ds, seen, seen - rows, sums, deltas, scale);
+            }
+            let mut to_q = vec![0.0; all * head_dim];
+            let (p, ds) = (Mat::rows(p, seen), Mat::rows(ds, seen));
+            for part in block.parts() {
+                let (p, ds) = (p.skip_columns(part.column), ds.skip_columns(part.column));
+                let key = self.head(k, kv_width, part.start, kv_head);
+                let (shape, to) = ([all, head_dim, part.rows], to_q.as_mut_ptr());
+                product(shape, ds, key, to, head_dim, part.column > 0, 1.0, false);
+                let shape = [part.rows, head_dim, all];
+                let (ds, p) = (ds.transposed(), p.transposed());
+                let at = part.start * kv_width + kv_head * head_dim;
+                let (to_k, to_v) = (d_k.at(at), d_v.at(at));
+                product(shape, ds, query, to_k, kv_width, true, 1.0, false);
+                product(shape, p, d_out, to_v, kv_width, true, 1.0, false);
+            }
+            self.scatter(&to_q, block, kv_head, d_q);
+        }
+    }
+
+    /// The blocks of each family, in pieces of about the same work. So many that there are tasks enough, which does not
+    /// depend on the number of threads: results do not either.
+    fn pieces(&self) -> Vec<Vec<Vec<Block>>> {
+        let families = families(&self.runs);
+        let wanted = TASKS.div_ceil((families.len() * self.shape.kv_heads).max(1));
+        let cut = |family: Vec<Span>| {
+            let blocks: Vec<Block> = family.into_iter().flat_map(Block::of).collect();
+            let work = |block: &Block| block.rows * block.seen();
+            let total: usize = blocks.iter().map(work).sum();
+            let mut pieces = vec![Vec::new(); wanted.min(blocks.len())];
+            let (mut before, count) = (0, pieces.len());
+            for block in blocks {
+                pieces[before * count / total].push(block);
+                before += work(&block);
+            }
+            pieces.retain(|piece| !piece.is_empty());
+            pieces
+        };
+        families.into_iter().map(cut).collect()
+    }
 }
 
 impl CpuOp<3> for Attention {
@@ -187,68 +401,24 @@ impl CpuOp<3> for Attention {
 
     fn forward(&self, [q, k, v]: [&View; 3]) -> (FlexTensor, Saved) {
         let AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
+            heads, kv_heads, ..
         } = self.shape;
         let [tokens, width] = q.dims();
-        let kv_width = kv_heads * head_dim;
-        let (q, k, v) = (q.data(), k.data(), v.data());
         let mut out = vec![0.0; tokens * width];
         let mut log_sums = vec![0.0; heads * tokens];
-        let shared_out = SharedMut(out.as_mut_ptr());
-        let shared_sums = SharedMut(log_sums.as_mut_ptr());
-        let tasks: Vec<(Span, usize)> = spans(&self.runs)
+        let to = (
+            SharedMut(out.as_mut_ptr()),
+            SharedMut(log_sums.as_mut_ptr()),
+        );
+        let tasks: Vec<(Block, usize)> = spans(&self.runs)
             .into_iter()
-            .filter(|span| span.len > 0)
-            .flat_map(|span| (0..heads).map(move |head| (span, head)))
+            .flat_map(Block::of)
+            .flat_map(|block| (0..kv_heads).map(move |head| (block, head)))
             .collect();
-        let run = |scores: &mut Vec<f32>, (span, head): (Span, usize)| {
-            let kv_head = head / self.shape.group();
-            let (start, len) = (span.start, span.len);
-            for first in (0..len).step_by(BLOCK) {
-                let rows = BLOCK.min(len - first);
-                let seen = span.prefix.1 + first + rows;
-                let query = self.head(q, width, start + first, head);
-                let out = shared_out.at((start + first) * width + head * head_dim);
-                scores.resize(rows * seen, 0.0);
-                // SAFETY: this task alone writes the rows of its run in the columns of its head,
-                // and its part of the log-sums.
-                unsafe {
-                    for part in parts(span, first + rows) {
-                        product(
-                            [rows, part.rows, head_dim],
-                            query,
-                            self.head(k, kv_width, part.start, kv_head).transposed(),
-                            scores.as_mut_ptr().add(part.column),
-                            seen,
-                            false,
-                            self.shape.scale(),
-                            false,
-                        );
-                    }
-                    let sums = std::slice::from_raw_parts_mut(
-                        shared_sums.at(head * tokens + start + first),
-                        rows,
-                    );
-                    causal_softmax(scores, seen, seen - rows, sums);
-                    for part in parts(span, first + rows) {
-                        let shares = Mat::rows(scores, seen).skip_columns(part.column);
-                        product(
-                            [rows, head_dim, part.rows],
-                            shares,
-                            self.head(v, kv_width, part.start, kv_head),
-                            out,
-                            width,
-                            part.column > 0,
-                            1.0,
-                            false,
-                        );
-                    }
-                }
-            }
-        };
-        for_tasks(tasks, tokens * width, run);
+        let data = [q, k, v].map(View::data);
+        for_tasks(tasks, tokens * width, |scratch, task| {
+            self.forward_block(data, task, to, scratch);
+        });
         let out = tensor_of(out, [tokens, width]);
         let saved = Saved {
             out: out.clone(),
@@ -267,92 +437,54 @@ impl CpuOp<3> for Attention {
         let AttentionShape {
             kv_heads, head_dim, ..
         } = self.shape;
-        let group = self.shape.group();
         let [tokens, width] = q.dims();
         let kv_width = kv_heads * head_dim;
-        let (q, k, v, d) = (q.data(), k.data(), v.data(), grad.data());
         let out = View::new(saved.out.clone());
-        let out = out.data();
+        let data = [q, k, v, grad, &out].map(View::data);
+        let pieces = self.pieces();
+        // The first pieces add to the results, others to buffers that are added to them.
+        let buffers = pieces.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let zeros =
+            || -> Vec<Vec<f32>> { (0..buffers).map(|_| vec![0.0; tokens * kv_width]).collect() };
         let mut d_q = vec![0.0; tokens * width];
-        let mut d_k = vec![0.0; tokens * kv_width];
-        let mut d_v = vec![0.0; tokens * kv_width];
-        let (sq, sk, sv) = (
-            SharedMut(d_q.as_mut_ptr()),
-            SharedMut(d_k.as_mut_ptr()),
-            SharedMut(d_v.as_mut_ptr()),
-        );
-        // A family shares keys and values, so one task collects their gradients.
-        let families = families(&self.runs);
-        let tasks: Vec<(&[Span], usize)> = families
-            .iter()
-            .flat_map(|family| (0..kv_heads).map(move |head| (&family[..], head)))
-            .collect();
-        let run = |scratch: &mut Vec<f32>, (family, kv_head): (&[Span], usize)| {
-            for span in family {
-                for head in kv_head * group..(kv_head + 1) * group {
-                    for first in (0..span.len).step_by(BLOCK) {
-                        let rows = BLOCK.min(span.len - first);
-                        let seen = span.prefix.1 + first + rows;
-                        let row = span.start + first;
-                        let query = self.head(q, width, row, head);
-                        let d_out = self.head(d, width, row, head);
-                        scratch.resize(2 * rows * seen, 0.0);
-                        let (p, ds) = scratch.split_at_mut(rows * seen);
-                        let mut deltas = [0.0; BLOCK];
-                        for (i, delta) in deltas[..rows].iter_mut().enumerate() {
-                            let at = (row + i) * width + head * head_dim;
-                            *delta = row_dot(&d[at..at + head_dim], &out[at..at + head_dim]);
-                        }
-                        let sums = &saved.log_sums[head * tokens + row..][..rows];
-                        let scale = self.shape.scale();
-                        let to = |at: usize, whole: SharedMut| {
-                            whole.at(at * kv_width + kv_head * head_dim)
-                        };
-                        // SAFETY: this task alone writes the rows of its family in the columns of
-                        // its key/value head and of the query heads of that group.
-                        unsafe {
-                            for part in parts(*span, first + rows) {
-                                let shape = [rows, part.rows, head_dim];
-                                let key = self.head(k, kv_width, part.start, kv_head).transposed();
-                                let value =
-                                    self.head(v, kv_width, part.start, kv_head).transposed();
-                                let pp = p.as_mut_ptr().add(part.column);
-                                let dp = ds.as_mut_ptr().add(part.column);
-                                product(shape, query, key, pp, seen, false, scale, false);
-                                product(shape, d_out, value, dp, seen, false, 1.0, false);
-                            }
-                            let first = seen - rows;
-                            score_gradient(p, ds, seen, first, sums, &deltas[..rows], scale);
-                            let (p, ds) = (Mat::rows(p, seen), Mat::rows(ds, seen));
-                            for part in parts(*span, row - span.start + rows) {
-                                let (p, ds) =
-                                    (p.skip_columns(part.column), ds.skip_columns(part.column));
-                                product(
-                                    [rows, head_dim, part.rows],
-                                    ds,
-                                    self.head(k, kv_width, part.start, kv_head),
-                                    sq.at(row * width + head * head_dim),
-                                    width,
-                                    part.column > 0,
-                                    1.0,
-                                    false,
-                                );
-                                let shape = [part.rows, head_dim, rows];
-                                let (ds, p) = (ds.transposed(), p.transposed());
-                                let (to_k, to_v) = (to(part.start, sk), to(part.start, sv));
-                                product(shape, ds, query, to_k, kv_width, true, 1.0, false);
-                                product(shape, p, d_out, to_v, kv_width, true, 1.0, false);
-                            }
-                        }
-                    }
-                }
-            }
+        let (mut d_k, mut d_v) = (zeros(), zeros());
+        let to_q = SharedMut(d_q.as_mut_ptr());
+        let shared = |buffers: &mut Vec<Vec<f32>>| -> Vec<SharedMut> {
+            buffers
+                .iter_mut()
+                .map(|b| SharedMut(b.as_mut_ptr()))
+                .collect()
         };
-        for_tasks(tasks, tokens * width, run);
+        let (to_k, to_v) = (shared(&mut d_k), shared(&mut d_v));
+        let mut tasks: Vec<(&[Block], usize, usize)> = Vec::new();
+        for family in &pieces {
+            for (i, piece) in family.iter().enumerate() {
+                tasks.extend((0..kv_heads).map(|head| (&piece[..], i, head)));
+            }
+        }
+        for_tasks(tasks, tokens * width, |scratch, (piece, i, kv_head)| {
+            for block in piece {
+                let to = [to_q, to_k[i], to_v[i]];
+                self.backward_block(data, &saved.log_sums, (*block, kv_head), to, scratch);
+            }
+        });
+        let sum = |buffers: Vec<Vec<f32>>| {
+            let mut buffers = buffers.into_iter();
+            let mut sum = buffers.next().expect("there is one at least");
+            for buffer in buffers {
+                let parts = sum.par_chunks_mut(1 << 14).zip(buffer.par_chunks(1 << 14));
+                parts.for_each(|(sum, part)| {
+                    for (x, y) in sum.iter_mut().zip(part) {
+                        *x += *y;
+                    }
+                });
+            }
+            tensor_of(sum, [tokens, kv_width])
+        };
         [
             Some(tensor_of(d_q, [tokens, width])),
-            Some(tensor_of(d_k, [tokens, kv_width])),
-            Some(tensor_of(d_v, [tokens, kv_width])),
+            Some(sum(d_k)),
+            Some(sum(d_v)),
         ]
     }
 }
@@ -385,15 +517,16 @@ fn parts(span: Span, own: usize) -> impl Iterator<Item = Part> {
 fn for_tasks<T: Send + Sync + Copy>(
     tasks: Vec<T>,
     elements: usize,
-    run: impl Fn(&mut Vec<f32>, T) + Send + Sync,
+    run: impl Fn(&mut Scratch, T) + Send + Sync,
 ) {
     if elements < 1 << 12 {
-        let mut scratch = Vec::new();
+        let mut scratch = Scratch::default();
         for task in tasks {
             run(&mut scratch, task);
         }
     } else {
-        tasks.into_par_iter().for_each_init(Vec::new, run);
+        let tasks = tasks.into_par_iter().with_max_len(1);
+        tasks.for_each_init(Scratch::default, run);
     }
 }
 

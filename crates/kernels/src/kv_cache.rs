@@ -257,7 +257,10 @@ impl Places {
             slots: int(rows.iter().map(|(slot, _)| *slot as i32).collect()),
             last: int(positions.collect()).reshape([rows.len(), group]),
         };
-        *last = Some(((rows.to_vec(), capacity, group, device.clone()), places.clone()));
+        *last = Some((
+            (rows.to_vec(), capacity, group, device.clone()),
+            places.clone(),
+        ));
         places
     }
 }

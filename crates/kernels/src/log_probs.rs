@@ -9,6 +9,8 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::{Int, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
+#[cfg(feature = "gpu")]
+use crate::gpu::{self, on_gpu};
 use crate::{
     attention::maximum,
     cpu::Mat,
@@ -17,8 +19,6 @@ use crate::{
     precision::Precision,
     simd::{LANES, exp, fma, multiversion, sum_lanes},
 };
-#[cfg(feature = "gpu")]
-use crate::gpu::{self, on_gpu};
 
 /// What [`selected_log_probs`] returns, `[tokens]` each, in nats.
 #[derive(Clone, Debug)]

@@ -147,10 +147,10 @@ fn products_of_float32_factors_are_float32s() {
             let data = x.inner().into_data();
             Tensor::<2>::from_data(data, &device.clone().autodiff()).require_grad()
         });
-        let forms: [&Form<'_, 2>; 2] = [
-            &|[a, b]| fused::matmul(a.clone(), b.clone()),
-            &|[a, b]| fused::matmul_in_units(a.clone(), b.clone()),
-        ];
+        let forms: [&Form<'_, 2>; 2] =
+            [&|[a, b]| fused::matmul(a.clone(), b.clone()), &|[a, b]| {
+                fused::matmul_in_units(a.clone(), b.clone())
+            }];
         for form in forms {
             let (found, found_grads) = run(&there, &device, form);
             let off = distance(&found, &value);

@@ -33,7 +33,7 @@ const LOGITS: usize = 1 << 23;
 pub enum Form {
     /// Fused operations with their own backward pass: the CPU.
     Fused,
-    /// The same composed of Burn's operations, which keep more of what is between: GPUs.
+    /// Kernels and Burn's operations on a GPU, which keep what goes into each linear layer.
     Composed,
 }
 
@@ -196,16 +196,6 @@ impl Demand {
         let (tokens, scored, longest) = self.largest();
         let step = self.backward(tokens, scored, longest, trainable);
         estimate.passes("a training step", step);
-        let whole = if self.lora.is_none() {
-            trainable
-        } else {
-            value
-        };
-        if self.form == Form::Composed && whole > 0 {
-            // AdamW of the largest matrix makes both moments and what is added anew.
-            let made = 3 * self.config.vocab_size * self.config.hidden_size;
-            estimate.passes("an update", whole + made);
-        }
         if self.value {
             let scalar = Self {
                 lora: None,
@@ -341,7 +331,7 @@ impl Demand {
     /// A forward pass without gradients: the widest part of a layer, and the logits.
     fn forward(&self, tokens: usize, scored: usize, longest: usize) -> usize {
         let (d, f, ..) = self.widths();
-        tokens * (3 * d + 3 * f) + 3 * self.scores(tokens, longest) + self.made_logits(scored)
+        tokens * (3 * d + 3 * f) + 2 * self.scores(tokens, longest) + self.made_logits(scored)
     }
 
     /// Scores of attention that are made at a time.
@@ -383,12 +373,8 @@ impl Demand {
             kept += lora.target_modules.iter().map(branch).sum::<usize>();
         }
         if self.form == Form::Composed {
-            // What goes into linear layers; queries and keys before rotary; sigmoid and silu.
-            kept += 2 * d + q + kv + 3 * f;
-            if self.lora.is_none() {
-                // What norms' weights scale.
-                kept += 2 * d;
-            }
+            // What goes into linear layers, beside attention's result.
+            kept += 2 * d + f;
         }
         kept
     }

@@ -13,7 +13,7 @@ use super::{
     load,
     offline::LEARNING_RATE,
     sampling::random_prompts,
-    steps,
+    steps, stolen,
 };
 use crate::InputError;
 
@@ -27,7 +27,8 @@ pub(crate) struct ContextArguments {
     /// Tokens a step: as many sequences of each length as that makes.
     #[arg(long, default_value_t = 2048)]
     tokens: usize,
-    /// Steps of each length, in turn with the other lengths; the fastest counts.
+    /// Steps of each length, in turn with the other lengths, from the shortest and from the longest by turns; the
+    /// fastest counts.
     #[arg(long, default_value_t = 3, value_parser = at_least_one())]
     repeats: u64,
     /// Exit with an error where the cost grows more than the arithmetic does.
@@ -58,7 +59,7 @@ const SLACK: f64 = 0.15;
 /// A random sequence is scored whole; the model learns nothing from it, which costs as much.
 pub(crate) fn run(arguments: &ContextArguments) -> Result<()> {
     let mut policy = load(&arguments.common)?;
-    let costs = measure(arguments, &mut policy.decoder)?;
+    let (costs, stolen) = stolen::during(|| measure(arguments, &mut policy.decoder))?;
     if arguments.common.json {
         println!("{}", serde_json::to_string(&costs)?);
     } else {
@@ -77,6 +78,9 @@ pub(crate) fn run(arguments: &ContextArguments) -> Result<()> {
     }
     let beyond = cliff(&costs);
     if !arguments.common.json {
+        if let Some(share) = stolen {
+            println!("stolen from the processor meanwhile: {:.0}%", 100.0 * share);
+        }
         println!(
             "{}",
             beyond.clone().unwrap_or_else(|| format!(
@@ -120,7 +124,11 @@ fn measure(arguments: &ContextArguments, decoder: &mut Decoder) -> Result<Vec<Co
     let mut best = vec![f64::INFINITY; batches.len()];
     // The first round warms up.
     for round in 0..=arguments.repeats {
-        for (train, best) in batches.iter().zip(&mut best) {
+        let mut turns: Vec<(&Vec<Sample>, &mut f64)> = batches.iter().zip(&mut best).collect();
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (train, best) in turns {
             let objective = Sft { train, valid: &[] };
             let optim = steps::constant(LEARNING_RATE);
             let taken = steps::take_only(

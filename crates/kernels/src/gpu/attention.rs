@@ -7,11 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use super::{
-    GpuOp, apply,
-    extension::softmax_backward,
-    matmul::Factor,
-};
+use super::{GpuOp, apply, extension::softmax_backward, matmul::Factor};
 use crate::{
     attention::{AttentionShape, SCORES_AT_ONCE, softmax_up_to},
     precision::Precision,

@@ -205,10 +205,7 @@ pub(super) fn rms_norm_backward(
 ) -> (Tensor<2>, Tensor<2>) {
     let [x, weight, grad] = [x, weight, grad].map(Tensor::into_dispatch);
     let (d_x, d_weight) = Dispatch::togi_rms_norm_backward(x, weight, grad, eps);
-    (
-        Tensor::from_dispatch(d_x),
-        Tensor::from_dispatch(d_weight),
-    )
+    (Tensor::from_dispatch(d_x), Tensor::from_dispatch(d_weight))
 }
 
 /// Pairs of `x` turned by angles times `sign`.

@@ -131,15 +131,19 @@ pub(super) fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
         let (client, device) = (out.client.clone(), out.device.clone());
         return zeros_client(client, device, out.meta.shape().clone(), out.dtype);
     }
-    let (client, id) = (out.client.clone(), CubeTuneId::new(&out.client, &out.device));
+    let (client, id) = (
+        out.client.clone(),
+        CubeTuneId::new(&out.client, &out.device),
+    );
     let tunables = TUNER.init(&id, || {
-        let inputs = |_: &MatmulAutotuneKey, (a, b, out): &Operands| {
-            (a.clone(), b.clone(), out.copy())
-        };
+        let inputs =
+            |_: &MatmulAutotuneKey, (a, b, out): &Operands| (a.clone(), b.clone(), out.copy());
         let mut set = TunableSet::new(key, inputs);
         for strategy in strategies() {
             let name = strategy.to_string();
-            set = set.with(Tunable::new(&name, move |operands| launch(&strategy, operands)));
+            set = set.with(Tunable::new(&name, move |operands| {
+                launch(&strategy, operands)
+            }));
         }
         set
     });

@@ -23,14 +23,7 @@ fn inverse_root(x: &[f32], row: usize, width: usize, eps: f32) -> f32 {
 }
 
 #[cube(launch)]
-fn normalise(
-    x: &[f32],
-    weight: &[f32],
-    out: &mut [f32],
-    tokens: usize,
-    width: usize,
-    eps: f32,
-) {
+fn normalise(x: &[f32], weight: &[f32], out: &mut [f32], tokens: usize, width: usize, eps: f32) {
     if CUBE_POS < tokens {
         let row = CUBE_POS * width;
         let scale = inverse_root(x, row, width, eps);

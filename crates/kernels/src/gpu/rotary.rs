@@ -99,7 +99,12 @@ impl Rotary {
             cos: gather(cos),
             sin: gather(sin),
         };
-        *last = Some((positions.clone(), cos.clone(), device.clone(), angles.clone()));
+        *last = Some((
+            positions.clone(),
+            cos.clone(),
+            device.clone(),
+            angles.clone(),
+        ));
         angles
     }
 

@@ -20,13 +20,7 @@ fn gated(gate: &[f32], up: &[f32], out: &mut [f32]) {
 }
 
 #[cube(launch)]
-fn gated_backward(
-    gate: &[f32],
-    up: &[f32],
-    grad: &[f32],
-    d_gate: &mut [f32],
-    d_up: &mut [f32],
-) {
+fn gated_backward(gate: &[f32], up: &[f32], grad: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
     let i = ABSOLUTE_POS;
     if i < grad.len() {
         let g = gate[i];
