@@ -1,6 +1,6 @@
 //! Causal attention over packed sequences, with grouped key/value heads.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Bool, Int, Tensor, TensorData, activation};
@@ -164,8 +164,8 @@ struct Attention {
 /// Tokens whose queries are worked on together, those of all heads that share keys.
 const BLOCK: usize = 32;
 
-/// The backward pass is cut into at least so many tasks, if there is as much to do.
-const TASKS: usize = 12;
+/// The backward pass is cut into about so many tasks, or more where there are more sequences.
+pub const TASKS: usize = 12;
 
 /// What the backward pass needs: the result, and the log-sum-exp of each head and token
 /// `[heads, tokens]`.
@@ -209,7 +209,11 @@ impl Block {
     }
 }
 
-/// Buffers of a thread.
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Buffers of a thread, for all its tasks.
 #[derive(Default)]
 struct Scratch {
     scores: Vec<f32>,
@@ -257,7 +261,9 @@ impl Attention {
         }
     }
 
-    fn forward_block(
+    /// # Safety
+    /// `out` is a matrix of all queries, `sums` one of heads and tokens, and nobody else touches this block's.
+    unsafe fn forward_block(
         &self,
         [q, k, v]: [&[f32]; 3],
         (block, kv_head): (Block, usize),
@@ -274,7 +280,7 @@ impl Attention {
         scratch.scores.resize(group * rows * seen, 0.0);
         scratch.outs.resize(group * rows * head_dim, 0.0);
         let query = Mat::rows(&scratch.queries, head_dim);
-        // SAFETY: the products write to this thread's scratch; this task alone has these tokens and heads.
+        // SAFETY: the products write to this thread's scratch; the rest is the caller's promise.
         unsafe {
             for part in block.parts() {
                 product(
@@ -311,7 +317,11 @@ impl Attention {
     }
 
     /// Adds to the gradients of keys and values, and writes those of the block's queries.
-    fn backward_block(
+    ///
+    /// # Safety
+    /// The three are gradients of all rows; nobody else touches the block's queries in the heads that share keys, nor what
+    /// they see in their key head.
+    unsafe fn backward_block(
         &self,
         [q, k, v, d, out]: [&[f32]; 5],
         log_sums: &[f32],
@@ -337,8 +347,7 @@ impl Attention {
         scratch.scores.resize(all * seen, 0.0);
         scratch.grads.resize(all * seen, 0.0);
         let (p, ds) = (&mut scratch.scores, &mut scratch.grads);
-        // SAFETY: products write to this thread's scratch, and to gradients of keys and values of this task's family
-        // in its head, which no other task with the same buffers has.
+        // SAFETY: products write to this thread's scratch, and to what the caller promises is this block's alone.
         unsafe {
             for part in block.parts() {
                 let shape = [all, part.rows, head_dim];
@@ -377,17 +386,22 @@ impl Attention {
     /// The blocks of each family, in pieces of about the same work. So many that there are tasks enough, which does not
     /// depend on the number of threads: results do not either.
     fn pieces(&self) -> Vec<Vec<Vec<Block>>> {
-        let families = families(&self.runs);
-        let wanted = TASKS.div_ceil((families.len() * self.shape.kv_heads).max(1));
-        let cut = |family: Vec<Span>| {
-            let blocks: Vec<Block> = family.into_iter().flat_map(Block::of).collect();
-            let work = |block: &Block| block.rows * block.seen();
-            let total: usize = blocks.iter().map(work).sum();
-            let mut pieces = vec![Vec::new(); wanted.min(blocks.len())];
-            let (mut before, count) = (0, pieces.len());
-            for block in blocks {
+        let families: Vec<Vec<Block>> = families(&self.runs)
+            .into_iter()
+            .map(|family| family.into_iter().flat_map(Block::of).collect())
+            .collect();
+        let one = |block: &Block| block.rows * block.seen();
+        let work = |blocks: &[Block]| -> usize { blocks.iter().map(one).sum() };
+        let all: usize = families.iter().map(|family| work(family)).sum();
+        let wanted = TASKS.div_ceil(self.shape.kv_heads);
+        let cut = |family: Vec<Block>| {
+            let total = work(&family);
+            let count = (wanted * total).div_ceil(all).min(family.len());
+            let mut pieces = vec![Vec::new(); count];
+            let mut before = 0;
+            for block in family {
                 pieces[before * count / total].push(block);
-                before += work(&block);
+                before += one(&block);
             }
             pieces.retain(|piece| !piece.is_empty());
             pieces
@@ -417,7 +431,8 @@ impl CpuOp<3> for Attention {
             .collect();
         let data = [q, k, v].map(View::data);
         for_tasks(tasks, tokens * width, |scratch, task| {
-            self.forward_block(data, task, to, scratch);
+            // SAFETY: this task alone has this block and its heads.
+            unsafe { self.forward_block(data, task, to, scratch) };
         });
         let out = tensor_of(out, [tokens, width]);
         let saved = Saved {
@@ -465,7 +480,11 @@ impl CpuOp<3> for Attention {
         for_tasks(tasks, tokens * width, |scratch, (piece, i, kv_head)| {
             for block in piece {
                 let to = [to_q, to_k[i], to_v[i]];
-                self.backward_block(data, &saved.log_sums, (*block, kv_head), to, scratch);
+                // SAFETY: blocks are of one task each; a family's rows, in this key head and the `i`th buffers, are
+                // of this task alone.
+                unsafe {
+                    self.backward_block(data, &saved.log_sums, (*block, kv_head), to, scratch);
+                }
             }
         });
         let sum = |buffers: Vec<Vec<f32>>| {
@@ -526,7 +545,7 @@ fn for_tasks<T: Send + Sync + Copy>(
         }
     } else {
         let tasks = tasks.into_par_iter().with_max_len(1);
-        tasks.for_each_init(Scratch::default, run);
+        tasks.for_each(|task| SCRATCH.with_borrow_mut(|scratch| run(scratch, task)));
     }
 }
 

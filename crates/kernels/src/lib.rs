@@ -37,7 +37,10 @@ mod totals;
 
 pub use activation::Activation;
 pub use adamw::{AdamWStep, adamw_step, sum_of_squares};
-pub use attention::{AttentionShape, SCORES_AT_ONCE, attention, softmax_in_place as softmax_row};
+pub use attention::{
+    AttentionShape, SCORES_AT_ONCE, TASKS as ATTENTION_TASKS, attention,
+    softmax_in_place as softmax_row,
+};
 pub use embedding::embedding;
 #[cfg(feature = "gpu")]
 pub use gpu::matmul::matmul_in_units;

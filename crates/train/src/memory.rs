@@ -6,7 +6,7 @@
 //! counts, since none is there with another. Everything is float32.
 
 use togi_data::batch::Order;
-use togi_kernels::{KEPT_LOGITS, LOGITS_AT_ONCE, SCORES_AT_ONCE};
+use togi_kernels::{ATTENTION_TASKS, KEPT_LOGITS, LOGITS_AT_ONCE, SCORES_AT_ONCE};
 use togi_policy::{LoraConfig, ModelConfig, WeightFormat};
 
 mod available;
@@ -382,7 +382,7 @@ impl Demand {
     /// The highest point of forward and backward pass. While the backward pass frees what the forward pass
     /// kept, it makes gradients: the highest point is at its beginning or at its end.
     fn backward(&self, tokens: usize, scored: usize, longest: usize, trainable: usize) -> usize {
-        let (d, f, ..) = self.widths();
+        let (d, f, _, kv) = self.widths();
         let (layers, vocabulary) = (self.config.num_hidden_layers, self.config.vocab_size);
         let layer = tokens * self.layer();
         let numbers = scored * vocabulary;
@@ -414,8 +414,13 @@ impl Demand {
             Form::Composed => {}
         }
         let ends = tokens * 3 * d + 2 * scored * d;
-        // Gradients of what is wide in a layer, or what attention makes.
-        let moving = (tokens * 2 * f).max(4 * self.scores(tokens, longest));
+        // Gradients of what is wide in a layer, or what attention makes: scores, or gradients of keys and values by pieces.
+        let pieces = match self.form {
+            Form::Fused => ATTENTION_TASKS.div_ceil(self.config.num_key_value_heads),
+            Form::Composed => 1,
+        };
+        let attention = (4 * self.scores(tokens, longest)).max(tokens * 2 * kv * pieces);
+        let moving = (tokens * 2 * f).max(attention);
         if self.gradient_checkpointing {
             let inputs = tokens * layers * d;
             let at_head = inputs + ends + kept_logits + logits + head;

@@ -15,6 +15,11 @@ use super::{adamw, matmul as products, rms_norm as norms, rotary as turns, softm
 use super::{adamw::Scalars, swiglu as gates};
 
 #[cfg(feature = "fusion")]
+fn column(shape: &Shape) -> Shape {
+    Shape::new([shape[0], 1])
+}
+
+#[cfg(feature = "fusion")]
 fn of_product(a: &Shape, b: &Shape) -> Shape {
     let mut shape = a.clone();
     let last = shape.num_dims() - 1;
@@ -48,13 +53,20 @@ pub(crate) trait GpuKernels: Backend {
         eps: f32,
     ) -> FloatTensor<Self>;
 
-    #[fusion(meta = |x: &TensorSpec, weight: &TensorSpec, _: &TensorSpec, _: &f32| (x.clone(), weight.clone()))]
-    fn togi_rms_norm_backward(
+    #[fusion(meta = |x: &TensorSpec, _: &TensorSpec, _: &TensorSpec, _: &f32| (x.clone(), TensorSpec::new(column(&x.shape), x.dtype)))]
+    fn togi_rms_norm_to_x(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         eps: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(dtype = x, shape = Shape::new([1, x[1]]))]
+    fn togi_rms_norm_to_weight(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        scales: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
 
     #[fusion(dtype = x, shape = x)]
     fn togi_rotary(
@@ -119,13 +131,21 @@ impl GpuKernels for CubeBackend {
         norms::forward(x, weight, eps)
     }
 
-    fn togi_rms_norm_backward(
+    fn togi_rms_norm_to_x(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         eps: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        norms::backward(x, weight, grad, eps)
+        norms::to_x(x, weight, grad, eps)
+    }
+
+    fn togi_rms_norm_to_weight(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        scales: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        norms::to_weight(x, grad, scales)
     }
 
     fn togi_rotary(
@@ -196,16 +216,22 @@ pub(super) fn rms_norm(x: Tensor<2>, weight: Tensor<2>, eps: f32) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::togi_rms_norm(x, weight, eps))
 }
 
-/// The gradients of [`rms_norm`]'s inputs.
-pub(super) fn rms_norm_backward(
+/// The gradient of [`rms_norm`]'s `x`, and the scales of its rows.
+pub(super) fn rms_norm_to_x(
     x: Tensor<2>,
     weight: Tensor<2>,
     grad: Tensor<2>,
     eps: f32,
 ) -> (Tensor<2>, Tensor<2>) {
     let [x, weight, grad] = [x, weight, grad].map(Tensor::into_dispatch);
-    let (d_x, d_weight) = Dispatch::togi_rms_norm_backward(x, weight, grad, eps);
-    (Tensor::from_dispatch(d_x), Tensor::from_dispatch(d_weight))
+    let (d_x, scales) = Dispatch::togi_rms_norm_to_x(x, weight, grad, eps);
+    (Tensor::from_dispatch(d_x), Tensor::from_dispatch(scales))
+}
+
+/// The gradient of its weight.
+pub(super) fn rms_norm_to_weight(x: Tensor<2>, grad: Tensor<2>, scales: Tensor<2>) -> Tensor<2> {
+    let [x, grad, scales] = [x, grad, scales].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::togi_rms_norm_to_weight(x, grad, scales))
 }
 
 /// Pairs of `x` turned by angles times `sign`.

@@ -1,7 +1,11 @@
 //! What all kernels are launched with.
 
 use burn::tensor::Shape;
-use burn_cubecl::{kernel::into_contiguous, ops::numeric::empty_device_dtype, tensor::CubeTensor};
+use burn_cubecl::{
+    kernel::into_contiguous,
+    ops::numeric::{empty_device_contiguous_dtype, zeros_client},
+    tensor::CubeTensor,
+};
 use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
 /// Units of a cube, a power of two.
@@ -12,9 +16,14 @@ pub(super) fn rows(tensor: CubeTensor) -> CubeTensor {
     into_contiguous(tensor)
 }
 
-/// A tensor of a shape that nothing has been written to.
+/// A tensor of a shape that nothing has been written to, without the gaps between rows that CUDA would leave.
 pub(super) fn empty(like: &CubeTensor, shape: Shape) -> CubeTensor {
-    empty_device_dtype(like.client.clone(), like.device.clone(), shape, like.dtype)
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, like.dtype)
+}
+
+/// A tensor of zeros.
+pub(super) fn zeros(like: &CubeTensor, shape: Shape) -> CubeTensor {
+    zeros_client(like.client.clone(), like.device.clone(), shape, like.dtype)
 }
 
 /// A tensor of the same shape that nothing has been written to.
@@ -22,8 +31,13 @@ pub(super) fn empty_like(like: &CubeTensor) -> CubeTensor {
     empty(like, like.meta.shape().clone())
 }
 
-/// The same tensor, to be written over: a copy where somebody else holds it.
+/// The same vector, to be written over: a copy where somebody else holds it.
 pub(super) fn own(tensor: CubeTensor) -> CubeTensor {
+    debug_assert_eq!(
+        tensor.meta.shape().num_dims(),
+        1,
+        "copies of matrices may have gaps"
+    );
     let tensor = rows(tensor);
     if tensor.can_mut() {
         tensor
@@ -55,7 +69,7 @@ pub(super) fn sum_of_cube(value: f32) -> f32 {
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let unit = UNIT_POS as usize;
     shared[unit] = value;
-    let mut half = CUBE_DIM as usize / 2;
+    let mut half = CUBE_DIM as usize / 2; // `CUBE_DIM` is `UNITS`, but not a constant
     while half > 0 {
         sync_cube();
         if unit < half {
@@ -74,7 +88,7 @@ pub(super) fn max_of_cube(value: f32) -> f32 {
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let unit = UNIT_POS as usize;
     shared[unit] = value;
-    let mut half = CUBE_DIM as usize / 2;
+    let mut half = CUBE_DIM as usize / 2; // `CUBE_DIM` is `UNITS`, but not a constant
     while half > 0 {
         sync_cube();
         if unit < half {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use burn::backend::{DispatchDevice, cubecl::dtype_to_storage_type};
 use burn::cubecl::tf32;
 use burn::tensor::{Device, FloatDType, Tensor};
-use burn_cubecl::{CubeTuneId, ops::numeric::zeros_client, tensor::CubeTensor};
+use burn_cubecl::{CubeTuneId, tensor::CubeTensor};
 use cubecl::{
     prelude::*,
     tune::{LocalTuner, Tunable, TunableSet, local_tuner},
@@ -29,7 +29,11 @@ use cubek::{
     std::InputBinding,
 };
 
-use super::{GpuOp, apply, extension, launch::empty, on_gpu};
+use super::{
+    GpuOp, apply, extension,
+    launch::{empty, zeros},
+    on_gpu,
+};
 use crate::precision::Precision;
 
 /// True where Burn's product of this and another tensor may round both to TF32: Burn tries kernels and takes the
@@ -82,7 +86,13 @@ fn strategies() -> [Strategy; 5] {
     ]
 }
 
-fn launch(strategy: &Strategy, (a, b, out): Operands) -> Result<(), String> {
+/// Runs a kernel, or where it refuses the operands the first of them, which takes all: the key of what was tried out is
+/// rounded, and [`Strategy::Gemm`] wants more of the inner size than that says.
+fn launch(strategy: &Strategy, operands: Operands) -> Result<(), String> {
+    launch_only(strategy, operands.clone()).or_else(|_| launch_only(&strategies()[0], operands))
+}
+
+fn launch_only(strategy: &Strategy, (a, b, out): Operands) -> Result<(), String> {
     let dtype = dtype_to_storage_type(out.dtype);
     let mut elements = MatmulElems::from_globals(&MatmulGlobalElems {
         lhs: dtype,
@@ -128,8 +138,7 @@ pub(super) fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
         return out;
     }
     if inner == 0 {
-        let (client, device) = (out.client.clone(), out.device.clone());
-        return zeros_client(client, device, out.meta.shape().clone(), out.dtype);
+        return zeros(&out, out.meta.shape().clone());
     }
     let (client, id) = (
         out.client.clone(),

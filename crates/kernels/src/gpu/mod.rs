@@ -29,7 +29,7 @@ mod softmax;
 pub(crate) mod squares;
 pub(crate) mod swiglu;
 
-/// An operation on `N` tensors of rank `D`, composed of Burn's operations, with one output of that rank.
+/// An operation on `N` tensors of rank `D`, of kernels and Burn's operations, with one output of that rank.
 pub(crate) trait GpuOp<const N: usize, const D: usize>:
     Clone + Debug + Send + 'static
 {

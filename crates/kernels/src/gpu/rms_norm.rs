@@ -6,8 +6,8 @@ use cubecl::prelude::*;
 
 use super::{
     GpuOp,
-    extension::{rms_norm, rms_norm_backward},
-    launch::{UNITS, empty, empty_like, for_each_row, rows, sum_of_cube},
+    extension::{rms_norm, rms_norm_to_weight, rms_norm_to_x},
+    launch::{UNITS, empty, empty_like, for_each_row, rows, sum_of_cube, zeros},
 };
 
 #[cube]
@@ -60,7 +60,7 @@ pub(super) fn forward(x: CubeTensor, weight: CubeTensor, eps: f32) -> CubeTensor
 // dx = s (w∘dy) - x s³/d Σ w∘dy∘x with s the row's scale, which is kept for the weight's gradient.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
-fn to_x(
+fn gradient_of_x(
     x: &[f32],
     weight: &[f32],
     grad: &[f32],
@@ -91,12 +91,41 @@ fn to_x(
     }
 }
 
+/// The gradient of `x`, and the scale of each row `[tokens, 1]`.
+pub(super) fn to_x(
+    x: CubeTensor,
+    weight: CubeTensor,
+    grad: CubeTensor,
+    eps: f32,
+) -> (CubeTensor, CubeTensor) {
+    let (x, weight, grad) = (rows(x), rows(weight), rows(grad));
+    let [tokens, width] = x.meta.shape().dims();
+    let (d_x, scales) = (empty_like(&x), empty(&x, [tokens, 1].into()));
+    if tokens * width > 0 {
+        let (cubes, dim) = for_each_row(tokens);
+        gradient_of_x::launch(
+            &x.client.clone(),
+            cubes,
+            dim,
+            x.into_buffer_arg(),
+            weight.into_buffer_arg(),
+            grad.into_buffer_arg(),
+            d_x.clone().into_buffer_arg(),
+            scales.clone().into_buffer_arg(),
+            tokens,
+            width,
+            eps,
+        );
+    }
+    (d_x, scales)
+}
+
 /// Columns of a cube that adds up rows; `UNITS / COLUMNS` rows at a time.
 const COLUMNS: usize = 32;
 
 // dw = Σ over rows of s x∘dy.
 #[cube(launch)]
-fn to_weight(
+fn gradient_of_weight(
     x: &[f32],
     grad: &[f32],
     scales: &[f32],
@@ -129,49 +158,27 @@ fn to_weight(
     }
 }
 
-/// Gradients of `x` and of the weight.
-pub(super) fn backward(
-    x: CubeTensor,
-    weight: CubeTensor,
-    grad: CubeTensor,
-    eps: f32,
-) -> (CubeTensor, CubeTensor) {
-    let (x, weight, grad) = (rows(x), rows(weight), rows(grad));
+/// The gradient of the weight `[1, width]`, from the rows' scales.
+pub(super) fn to_weight(x: CubeTensor, grad: CubeTensor, scales: CubeTensor) -> CubeTensor {
+    let (x, grad, scales) = (rows(x), rows(grad), rows(scales));
     let [tokens, width] = x.meta.shape().dims();
-    let (d_x, d_weight) = (empty_like(&x), empty_like(&weight));
-    let scales = empty(&x, [tokens].into());
-    let client = x.client.clone();
-    if tokens * width > 0 {
-        let (cubes, dim) = for_each_row(tokens);
-        to_x::launch(
-            &client,
-            cubes,
-            dim,
-            x.clone().into_buffer_arg(),
-            weight.into_buffer_arg(),
-            grad.clone().into_buffer_arg(),
-            d_x.clone().into_buffer_arg(),
-            scales.clone().into_buffer_arg(),
-            tokens,
-            width,
-            eps,
-        );
+    if tokens * width == 0 {
+        return zeros(&x, [1, width].into());
     }
-    if width > 0 {
-        let (cubes, dim) = for_each_row(width.div_ceil(COLUMNS));
-        to_weight::launch(
-            &client,
-            cubes,
-            dim,
-            x.into_buffer_arg(),
-            grad.into_buffer_arg(),
-            scales.into_buffer_arg(),
-            d_weight.clone().into_buffer_arg(),
-            tokens,
-            width,
-        );
-    }
-    (d_x, d_weight)
+    let out = empty(&x, [1, width].into());
+    let (cubes, dim) = for_each_row(width.div_ceil(COLUMNS));
+    gradient_of_weight::launch(
+        &x.client.clone(),
+        cubes,
+        dim,
+        x.into_buffer_arg(),
+        grad.into_buffer_arg(),
+        scales.into_buffer_arg(),
+        out.clone().into_buffer_arg(),
+        tokens,
+        width,
+    );
+    out
 }
 
 /// The operation with its backward pass. The weight comes as `[1, width]`.
@@ -192,7 +199,10 @@ impl GpuOp<2, 2> for RmsNorm {
         wanted: [bool; 2],
     ) -> [Option<Tensor<2>>; 2] {
         let [x, weight] = inputs.map(|input| input.expect("both are kept"));
-        let (d_x, d_weight) = rms_norm_backward(x, weight, grad, self.eps);
-        [wanted[0].then_some(d_x), wanted[1].then_some(d_weight)]
+        let (d_x, scales) = rms_norm_to_x(x.clone(), weight, grad.clone(), self.eps);
+        [
+            wanted[0].then_some(d_x),
+            wanted[1].then(|| rms_norm_to_weight(x, grad, scales)),
+        ]
     }
 }

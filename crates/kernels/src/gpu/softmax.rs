@@ -5,7 +5,7 @@ use cubecl::prelude::*;
 
 use super::launch::{UNITS, empty_like, for_each_row, max_of_cube, rows, sum_of_cube};
 
-#[cube(launch)]
+#[cube(launch, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 fn causal_softmax(
     scores: &[f32],
@@ -61,6 +61,7 @@ pub(super) fn forward(scores: CubeTensor, last_seen: CubeTensor, scale: f32) -> 
             &out.client.clone(),
             cubes,
             dim,
+            out.required_address_type(),
             scores.into_buffer_arg(),
             last_seen.into_buffer_arg(),
             out.clone().into_buffer_arg(),
@@ -74,7 +75,7 @@ pub(super) fn forward(scores: CubeTensor, last_seen: CubeTensor, scale: f32) -> 
     out
 }
 
-#[cube(launch)]
+#[cube(launch, address_type = "dynamic")]
 fn softmax_backward(
     shares: &[f32],
     grad: &[f32],
@@ -112,6 +113,7 @@ pub(super) fn backward(shares: CubeTensor, grad: CubeTensor, scale: f32) -> Cube
             &out.client.clone(),
             cubes,
             dim,
+            out.required_address_type(),
             shares.into_buffer_arg(),
             grad.into_buffer_arg(),
             out.clone().into_buffer_arg(),
