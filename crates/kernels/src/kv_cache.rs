@@ -85,8 +85,16 @@ impl KvCache {
             }
             Store::Tensors(stores) => {
                 let start = slot * self.capacity + position;
-                for (store, new) in stores.iter_mut().zip([key, value]) {
-                    let range = [start..start + tokens, 0..width];
+                for (store, mut new) in stores.iter_mut().zip([key, value]) {
+                    let mut end = start + tokens;
+                    if position == 0 && tokens < self.capacity {
+                        // Positions that a query does not see are met with a share of 0, which does not undo what a
+                        // sequence that diverged has left there.
+                        let rest = Tensor::zeros([self.capacity - tokens, width], &new.device());
+                        new = Tensor::cat(vec![new, rest], 0);
+                        end = start + self.capacity;
+                    }
+                    let range = [start..end, 0..width];
                     let old = store.take().expect("put back after each write");
                     *store = Some(old.slice_assign(range, new));
                 }
