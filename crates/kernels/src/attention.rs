@@ -40,7 +40,7 @@ impl AttentionShape {
 pub const SCORES_AT_ONCE: usize = 1 << 27;
 
 /// `softmax(q kᵀ / sqrt(head_dim), causal) v` in each run and head; on the CPU the scores are never held as
-/// a whole (Dao et al. 2022), on a GPU those of a layer are, and not for its backward pass. A run that continues another sees all rows of that one too.
+/// a whole (Dao et al. 2022), on a GPU those of a group of runs are, and are made again for the backward pass. A run that continues another sees all rows of that one too.
 ///
 /// # Shapes
 /// `q` `[tokens, heads * head_dim]`, `k` and `v` `[tokens, kv_heads * head_dim]`, `runs` the
@@ -164,7 +164,8 @@ struct Attention {
 /// Tokens whose queries are worked on together, those of all heads that share keys.
 const BLOCK: usize = 32;
 
-/// The backward pass is cut into about so many tasks, or more where there are more sequences.
+/// The backward pass is cut into about so many tasks: more where there are more families of sequences or key heads, fewer
+/// where sequences are short.
 pub const TASKS: usize = 12;
 
 /// What the backward pass needs: the result, and the log-sum-exp of each head and token

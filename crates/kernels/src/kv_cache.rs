@@ -59,7 +59,8 @@ impl KvCache {
         }
     }
 
-    /// Writes the keys and values of consecutive positions of one slot.
+    /// Writes the keys and values of consecutive positions of one slot. From position 0 on it begins a sequence: on a GPU what
+    /// the slot held after these positions becomes zeros.
     ///
     /// # Shapes
     /// `[tokens, kv_heads * head_dim]`.

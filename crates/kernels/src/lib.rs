@@ -1,9 +1,9 @@
 //! Fused tensor operations with their own backward pass.
 //!
-//! Each operation has two forms: a CPU form for Burn's flex backend (SIMD, multi-threaded,
-//! deterministic whatever the number of threads) and a form composed of Burn's operations that
-//! serves every other backend and is the reference the CPU form is tested against; on GPUs some have
-//! a form with a backward pass of its own. The public functions choose by where the tensor lives;
+//! Each operation has a CPU form for Burn's flex backend (SIMD, multi-threaded,
+//! deterministic whatever the number of threads) and a form composed of Burn's operations, which is the
+//! reference the others are tested against. On GPUs most have kernels, or a backward pass, of their own;
+//! the rest is composed there. The public functions choose by where the tensor lives;
 //! callers never name a backend.
 //!
 //! Sequences are *packed*: a batch of sequences of any lengths is one `[tokens, width]` matrix,

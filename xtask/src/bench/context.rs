@@ -27,8 +27,8 @@ pub(crate) struct ContextArguments {
     /// Tokens a step: as many sequences of each length as that makes.
     #[arg(long, default_value_t = 2048)]
     tokens: usize,
-    /// Steps of each length, in turn with the other lengths, from the shortest and from the longest by turns; the
-    /// fastest counts.
+    /// Steps of each length, in turn with the other lengths, in the order given and backwards by turns, backwards first;
+    /// the fastest counts.
     #[arg(long, default_value_t = 3, value_parser = at_least_one())]
     repeats: u64,
     /// Exit with an error where the cost grows more than the arithmetic does.

@@ -1,7 +1,7 @@
 //! Attention on GPUs: runs of similar lengths side by side, padded, with a backward pass of its own.
 //!
-//! One run after the other would be some fifty kernels for each run and layer, and GPUs take longer to start them than
-//! to run them.
+//! One run after the other, of Burn's operations, was some fifty kernels for each run and layer, and the processor takes
+//! longer to ask for one than the GPU to run it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
