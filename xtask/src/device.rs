@@ -129,7 +129,7 @@ fn main_memory() -> Option<u64> {
 /// The devices of a backend, or why there are none.
 type Found = std::result::Result<Vec<Device>, String>;
 
-#[cfg(feature = "wgpu-unfused")]
+#[cfg(feature = "wgpu")]
 fn wgpu() -> Found {
     gpu::keep_kernels();
     let devices = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
@@ -140,7 +140,7 @@ fn wgpu() -> Found {
     Ok(devices)
 }
 
-#[cfg(feature = "cuda-unfused")]
+#[cfg(feature = "cuda")]
 fn cuda() -> Found {
     gpu::keep_kernels();
     let devices = Device::enumerate(burn::tensor::DeviceType::Cuda).into_vec();
@@ -152,22 +152,22 @@ fn cuda() -> Found {
     Ok(devices)
 }
 
-#[cfg(not(feature = "wgpu-unfused"))]
+#[cfg(not(feature = "wgpu"))]
 fn wgpu() -> Found {
     Err(missing("wgpu"))
 }
 
-#[cfg(not(feature = "cuda-unfused"))]
+#[cfg(not(feature = "cuda"))]
 fn cuda() -> Found {
     Err(missing("cuda"))
 }
 
-#[cfg(not(all(feature = "wgpu-unfused", feature = "cuda-unfused")))]
+#[cfg(not(all(feature = "wgpu", feature = "cuda")))]
 fn missing(feature: &str) -> String {
     format!("not in this build; run it as `cargo run --package xtask --features {feature} -- …`")
 }
 
-#[cfg(any(feature = "wgpu-unfused", feature = "cuda-unfused"))]
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod gpu {
     //! What is asked of an open GPU.
 
@@ -229,7 +229,7 @@ mod gpu {
     }
 }
 
-#[cfg(not(any(feature = "wgpu-unfused", feature = "cuda-unfused")))]
+#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
 mod gpu {
     //! There is no GPU in this build, so none to ask.
 

@@ -2,7 +2,7 @@
 //! whichever the build has (`TOGI_TEST_DEVICE` chooses where it has both). CI has a software Vulkan
 //! driver; where there is no device the tests say that they were skipped, unless `TOGI_REQUIRE_WGPU` or
 //! `TOGI_REQUIRE_CUDA` is set.
-#![cfg(any(feature = "wgpu-unfused", feature = "cuda-unfused"))]
+#![cfg(any(feature = "wgpu", feature = "cuda"))]
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +28,7 @@ fn xtask(arguments: &[&str]) -> String {
 
 /// `wgpu` or `cuda`.
 fn kind() -> String {
-    let only = if cfg!(feature = "wgpu-unfused") {
+    let only = if cfg!(feature = "wgpu") {
         "wgpu"
     } else {
         "cuda"
@@ -56,9 +56,9 @@ fn gpu() -> Option<String> {
 /// The GPU for what is computed in this process.
 fn device(kind: &str) -> Device {
     let wanted = match kind {
-        #[cfg(feature = "cuda-unfused")]
+        #[cfg(feature = "cuda")]
         "cuda" => DeviceType::Cuda,
-        #[cfg(feature = "wgpu-unfused")]
+        #[cfg(feature = "wgpu")]
         "wgpu" => DeviceType::Wgpu,
         other => panic!("TOGI_TEST_DEVICE={other} is not in this build"),
     };

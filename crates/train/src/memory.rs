@@ -515,12 +515,12 @@ mod tests {
             ..dpo.clone()
         };
         for (name, demand, measured) in [
-            ("sft", &sft, 2.64e9),
-            ("sft, checkpointing", &checkpointed, 2.52e9),
-            ("sft, LoRA", &lora(&sft), 0.966e9),
-            ("dpo", &dpo, 3.09e9),
+            ("sft", &sft, 2.52e9),
+            ("sft, checkpointing", &checkpointed, 2.41e9),
+            ("sft, LoRA", &lora(&sft), 0.852e9),
+            ("dpo", &dpo, 2.98e9),
             ("dpo, LoRA", &lora(&dpo), 0.966e9),
-            ("reward", &reward, 2.64e9),
+            ("reward", &reward, 2.41e9),
         ] {
             let ratio = demand.estimate().total() as f64 / measured;
             println!("{name}: {ratio:.3}");
