@@ -174,8 +174,10 @@ fn follows<A: OnlineAlgorithm>(given: &Given<'_>, config: &OnlineConfig<A>) {
                 let place = format!("{name}, step {step}, micro-batch {micro_batch}");
                 let their_loss = number("loss");
                 let off = (loss - their_loss).abs();
+                // Rounding grows on the way: at REINFORCE's twelfth step sums in the orders of three sizes of micro-batches
+                // are 0.4e-4 to 1.1e-4 off, and those of the thirteenth less than a tenth of that.
                 assert!(
-                    off <= 1e-4 * (1.0 + their_loss.abs()),
+                    off <= 2e-4 * (1.0 + their_loss.abs()),
                     "{place}: loss {loss}, theirs is {their_loss}"
                 );
                 let their_norm = number("grad_norm");
