@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 #[cfg(feature = "gpu")]
-use crate::gpu::{self, adamw::Scalars, on_gpu};
+use crate::gpu::{self, on_gpu};
 use crate::{
     op::{from_flex, into_flex, on_cpu},
     simd::multiversion,
@@ -30,6 +30,40 @@ pub struct AdamWStep {
     pub bias_correction2: f64,
     /// What the gradient is multiplied with first (global-norm clipping).
     pub grad_scale: f64,
+}
+
+/// The numbers of a step as they meet each element, in float32.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scalars {
+    pub(crate) grad_scale: f32,
+    /// `1 - lr wd`.
+    pub(crate) keep: f32,
+    pub(crate) beta1: f32,
+    pub(crate) beta2: f32,
+    /// `1 - β₁` and `1 - β₂`.
+    pub(crate) new1: f32,
+    pub(crate) new2: f32,
+    /// `sqrt(bc₂)`.
+    pub(crate) root: f32,
+    /// `lr / bc₁`.
+    pub(crate) rate: f32,
+    pub(crate) eps: f32,
+}
+
+impl Scalars {
+    fn of(step: &AdamWStep) -> Self {
+        Self {
+            grad_scale: step.grad_scale as f32,
+            keep: (1.0 - step.lr * step.weight_decay) as f32,
+            beta1: step.beta1 as f32,
+            beta2: step.beta2 as f32,
+            new1: (1.0 - step.beta1) as f32,
+            new2: (1.0 - step.beta2) as f32,
+            root: step.bias_correction2.sqrt() as f32,
+            rate: (step.lr / step.bias_correction1) as f32,
+            eps: step.eps as f32,
+        }
+    }
 }
 
 /// Decoupled weight decay Adam (Loshchilov & Hutter 2019), as PyTorch defines it:
@@ -68,18 +102,7 @@ pub fn adamw_step(
     }
     #[cfg(feature = "gpu")]
     if on_gpu(&param) && on_gpu(&grad) && on_gpu(&m) && on_gpu(&v) {
-        let scalars = Scalars {
-            grad_scale: step.grad_scale as f32,
-            keep: (1.0 - step.lr * step.weight_decay) as f32,
-            beta1: step.beta1 as f32,
-            beta2: step.beta2 as f32,
-            new1: (1.0 - step.beta1) as f32,
-            new2: (1.0 - step.beta2) as f32,
-            root: step.bias_correction2.sqrt() as f32,
-            rate: (step.lr / step.bias_correction1) as f32,
-            eps: step.eps as f32,
-        };
-        return gpu::extension::adamw_step([param, grad, m, v], scalars);
+        return gpu::extension::adamw_step([param, grad, m, v], Scalars::of(step));
     }
     let grad = grad * step.grad_scale;
     let param = param * (1.0 - step.lr * step.weight_decay);
@@ -112,26 +135,21 @@ fn update(
     let p = &mut param.storage_mut::<f32>()[rp];
     let m = &mut m.storage_mut::<f32>()[rm];
     let v = &mut v.storage_mut::<f32>()[rv];
+    let step = Scalars::of(step);
     p.par_chunks_mut(BLOCK)
         .zip(m.par_chunks_mut(BLOCK))
         .zip(v.par_chunks_mut(BLOCK))
         .zip(g.par_chunks(BLOCK))
-        .for_each(|(((p, m), v), g)| update_block(p, m, v, g, step));
+        .for_each(|(((p, m), v), g)| update_block(p, m, v, g, &step));
 }
 
 multiversion! {
-    fn update_block<F>(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], step: &AdamWStep) {
-        let scale = step.grad_scale as f32;
-        let keep = (1.0 - step.lr * step.weight_decay) as f32;
-        let (b1, b2) = (step.beta1 as f32, step.beta2 as f32);
-        let (c1, c2) = ((1.0 - step.beta1) as f32, (1.0 - step.beta2) as f32);
-        let root = step.bias_correction2.sqrt() as f32;
-        let rate = (step.lr / step.bias_correction1) as f32;
-        let eps = step.eps as f32;
+    fn update_block<F>(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], step: &Scalars) {
+        let Scalars { grad_scale, keep, beta1, beta2, new1, new2, root, rate, eps } = *step;
         for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
-            let g = *g * scale;
-            *m = *m * b1 + g * c1;
-            *v = *v * b2 + g * g * c2;
+            let g = *g * grad_scale;
+            *m = *m * beta1 + g * new1;
+            *v = *v * beta2 + g * g * new2;
             *p = *p * keep - rate * *m / (v.sqrt() / root + eps);
         }
     }

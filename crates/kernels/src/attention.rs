@@ -222,6 +222,7 @@ struct Scratch {
     /// Rows of queries one after the other, `[heads * rows, head_dim]`, and others like them.
     queries: Vec<f32>,
     outs: Vec<f32>,
+    to_queries: Vec<f32>,
 }
 
 impl Attention {
@@ -366,7 +367,8 @@ impl Attention {
                 let sums = &log_sums[(kv_head * group + i) * tokens + block.row()..][..rows];
                 score_gradient(p, ds, seen, seen - rows, sums, deltas, scale);
             }
-            let mut to_q = vec![0.0; all * head_dim];
+            scratch.to_queries.resize(all * head_dim, 0.0);
+            let to_q = &mut scratch.to_queries;
             let (p, ds) = (Mat::rows(p, seen), Mat::rows(ds, seen));
             for part in block.parts() {
                 let (p, ds) = (p.skip_columns(part.column), ds.skip_columns(part.column));
@@ -380,7 +382,7 @@ impl Attention {
                 product(shape, ds, query, to_k, kv_width, true, 1.0, false);
                 product(shape, p, d_out, to_v, kv_width, true, 1.0, false);
             }
-            self.scatter(&to_q, block, kv_head, d_q);
+            self.scatter(to_q, block, kv_head, d_q);
         }
     }
 

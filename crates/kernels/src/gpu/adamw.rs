@@ -4,24 +4,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::launch::{for_each, own, rows};
-
-/// The numbers of a step, as the kernel takes them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Scalars {
-    pub(crate) grad_scale: f32,
-    /// `1 - lr wd`.
-    pub(crate) keep: f32,
-    pub(crate) beta1: f32,
-    pub(crate) beta2: f32,
-    /// `1 - β₁` and `1 - β₂`.
-    pub(crate) new1: f32,
-    pub(crate) new2: f32,
-    /// `sqrt(bc₂)`.
-    pub(crate) root: f32,
-    /// `lr / bc₁`.
-    pub(crate) rate: f32,
-    pub(crate) eps: f32,
-}
+use crate::adamw::Scalars;
 
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]

@@ -11,20 +11,13 @@ use burn::tensor::Shape;
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::CubeBackend;
 
+use super::swiglu as gates;
 use super::{adamw, matmul as products, rms_norm as norms, rotary as turns, softmax, squares};
-use super::{adamw::Scalars, swiglu as gates};
+use crate::adamw::Scalars;
 
 #[cfg(feature = "fusion")]
 fn column(shape: &Shape) -> Shape {
     Shape::new([shape[0], 1])
-}
-
-#[cfg(feature = "fusion")]
-fn of_product(a: &Shape, b: &Shape) -> Shape {
-    let mut shape = a.clone();
-    let last = shape.num_dims() - 1;
-    shape[last] = b[last];
-    shape
 }
 
 /// What [`CubeBackend`] computes with kernels of ours. Tensors are float32 and off autodiff.
@@ -100,7 +93,7 @@ pub(crate) trait GpuKernels: Backend {
         scale: f32,
     ) -> FloatTensor<Self>;
 
-    #[fusion(dtype = a, shape = of_product(a, b))]
+    #[fusion(dtype = a, shape = products::shape_of(a, b))]
     fn togi_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 

@@ -66,25 +66,17 @@ pub(super) fn for_each_row(count: usize) -> (CubeCount, CubeDim) {
 /// The sum of a value of each unit of a cube, for all of them.
 #[cube]
 pub(super) fn sum_of_cube(value: f32) -> f32 {
-    let mut shared = Shared::<[f32]>::new_slice(UNITS);
-    let unit = UNIT_POS as usize;
-    shared[unit] = value;
-    let mut half = CUBE_DIM as usize / 2; // `CUBE_DIM` is `UNITS`, but not a constant
-    while half > 0 {
-        sync_cube();
-        if unit < half {
-            let other = shared[unit + half];
-            shared[unit] += other;
-        }
-        half /= 2;
-    }
-    sync_cube();
-    shared[0]
+    over_cube(value, false)
 }
 
 /// The largest of a value of each unit of a cube, for all of them.
 #[cube]
 pub(super) fn max_of_cube(value: f32) -> f32 {
+    over_cube(value, true)
+}
+
+#[cube]
+fn over_cube(value: f32, #[comptime] largest: bool) -> f32 {
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let unit = UNIT_POS as usize;
     shared[unit] = value;
@@ -93,7 +85,11 @@ pub(super) fn max_of_cube(value: f32) -> f32 {
         sync_cube();
         if unit < half {
             let other = shared[unit + half];
-            shared[unit] = max(shared[unit], other);
+            if largest {
+                shared[unit] = max(shared[unit], other);
+            } else {
+                shared[unit] += other;
+            }
         }
         half /= 2;
     }

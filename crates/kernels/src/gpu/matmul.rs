@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::backend::{DispatchDevice, cubecl::dtype_to_storage_type};
 use burn::cubecl::tf32;
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType, Shape, Tensor};
 use burn_cubecl::{CubeTuneId, tensor::CubeTensor};
 use cubecl::{
     prelude::*,
@@ -126,14 +126,19 @@ fn key((a, b, out): &Operands) -> MatmulAutotuneKey {
     )
 }
 
+/// The shape of a product.
+pub(super) fn shape_of(a: &Shape, b: &Shape) -> Shape {
+    let mut shape = a.clone();
+    let last = shape.num_dims() - 1;
+    shape[last] = b[last];
+    shape
+}
+
 /// `a · b`, `[…, m, k]` and `[…, k, n]`, by the kernel that was the fastest when a product like it was first made.
 pub(super) fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
     static TUNER: LocalTuner<MatmulAutotuneKey, CubeTuneId> = local_tuner!();
-    let mut shape = a.meta.shape().clone();
-    let last = shape.num_dims() - 1;
-    shape[last] = b.meta.shape()[last];
-    let inner = a.meta.shape()[last];
-    let out = empty(&a, shape);
+    let inner = a.meta.shape()[a.meta.num_dims() - 1];
+    let out = empty(&a, shape_of(a.meta.shape(), b.meta.shape()));
     if out.meta.num_elements() == 0 {
         return out;
     }
