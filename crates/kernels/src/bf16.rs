@@ -35,7 +35,9 @@ enum Unit {
     Tiles,
     /// Dot products of pairs: AVX-512 BF16.
     Dot,
-    /// Neither.
+    /// Float32 of both halves of a pair: AVX2.
+    Fma,
+    /// None of these.
     Plain,
 }
 
@@ -44,13 +46,15 @@ impl Unit {
     fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
+            use crate::simd::{Level, level};
             if amx::is_there() {
                 return Self::Tiles;
             }
-            if is_x86_feature_detected!("avx512bf16")
-                && crate::simd::level() == crate::simd::Level::V4
-            {
+            if is_x86_feature_detected!("avx512bf16") && level() == Level::V4 {
                 return Self::Dot;
+            }
+            if level() != Level::Base {
+                return Self::Fma;
             }
         }
         Self::Plain
@@ -254,15 +258,21 @@ unsafe fn tile<const M: usize, const N: usize>(
     let deep = lines.len() / N;
     assert!(x.len() >= (M - 1) * x_row + deep);
     let mut sums = [[[0.0; LINE]; N]; M];
-    if unit == Unit::Dot {
+    match unit {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the instruction set was detected; the lengths were checked above.
-        unsafe {
+        Unit::Dot => unsafe {
             avx512::sums(x.as_ptr(), x_row, deep, lines.as_ptr(), &mut sums);
-        }
-    } else {
-        for (m, sums) in sums.iter_mut().enumerate() {
-            row_sums(&x[m * x_row..][..deep], lines, &mut sums[..]);
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Unit::Fma => unsafe {
+            avx2::sums(x.as_ptr(), x_row, deep, lines.as_ptr(), &mut sums);
+        },
+        _ => {
+            for (m, sums) in sums.iter_mut().enumerate() {
+                row_sums(&x[m * x_row..][..deep], lines, &mut sums[..]);
+            }
         }
     }
     for (m, sums) in sums.iter().enumerate() {
@@ -392,6 +402,119 @@ mod avx512 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::{arch::x86_64::*, ops::Range};
+
+    use super::{LINE, Pair, PairLine};
+
+    /// Words in a register; a line is two of them.
+    const LANES: usize = 8;
+    /// Rows that meet one line: their sums are half of the sixteen registers.
+    const ROWS: usize = 4;
+    /// Words that all rows meet before the next: three lines each are 12 KiB, which the first cache keeps.
+    const PART: usize = 64;
+
+    /// # Safety
+    /// The processor has the features; `x` has `M` rows of `deep` words, `x_row` apart, `lines`
+    /// `deep` times `N`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn sums<const M: usize, const N: usize>(
+        x: *const Pair,
+        x_row: usize,
+        deep: usize,
+        lines: *const PairLine,
+        out: &mut [[[f32; LINE]; N]; M],
+    ) {
+        for from in (0..deep).step_by(PART) {
+            let words = from..(from + PART).min(deep);
+            // SAFETY: the caller's promise; the rows lie inside.
+            unsafe {
+                if M == 1 {
+                    // All lines at once: they are one stream.
+                    rows::<1, N, N>(x, x_row, words, lines, 0, out);
+                    continue;
+                }
+                for j in 0..N {
+                    for (i, out) in out.chunks_mut(ROWS).enumerate() {
+                        let (x, words) = (x.add(i * ROWS * x_row), words.clone());
+                        match out.len() {
+                            1 => rows::<1, 1, N>(x, x_row, words, lines, j, out),
+                            2 => rows::<2, 1, N>(x, x_row, words, lines, j, out),
+                            3 => rows::<3, 1, N>(x, x_row, words, lines, j, out),
+                            _ => rows::<ROWS, 1, N>(x, x_row, words, lines, j, out),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds what `M` rows make of lines `j .. j + W` of the `N` that each word has.
+    ///
+    /// # Safety
+    /// As for [`sums`], with `M` rows at `x`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn rows<const M: usize, const W: usize, const N: usize>(
+        x: *const Pair,
+        x_row: usize,
+        words: Range<usize>,
+        lines: *const PairLine,
+        j: usize,
+        out: &mut [[[f32; LINE]; N]],
+    ) {
+        let mut sums = [[[_mm256_setzero_ps(); 2]; W]; M];
+        for (sums, out) in sums.iter_mut().zip(out.iter()) {
+            for (sums, out) in sums.iter_mut().zip(&out[j..]) {
+                for (sum, out) in sums.iter_mut().zip(out.chunks(LANES)) {
+                    // SAFETY: eight numbers.
+                    *sum = unsafe { _mm256_loadu_ps(out.as_ptr()) };
+                }
+            }
+        }
+        for k in words {
+            // SAFETY: lines `k * N + j ..` exist, aligned; row `m` of `x` has the word.
+            unsafe {
+                let at = lines.add(k * N + j).cast::<__m256i>();
+                let xs: [[__m256; 2]; M] = std::array::from_fn(|m| {
+                    halves(_mm256_set1_epi32(*x.add(m * x_row + k) as i32))
+                });
+                for w in 0..W {
+                    for half in 0..2 {
+                        let [a, b] = halves(_mm256_load_si256(at.add(2 * w + half)));
+                        for (sums, [first, second]) in sums.iter_mut().zip(&xs) {
+                            let sum = &mut sums[w][half];
+                            *sum = _mm256_fmadd_ps(*first, a, *sum);
+                            *sum = _mm256_fmadd_ps(*second, b, *sum);
+                        }
+                    }
+                }
+            }
+        }
+        for (sums, out) in sums.iter().zip(out) {
+            for (sums, out) in sums.iter().zip(&mut out[j..]) {
+                for (sum, out) in sums.iter().zip(out.chunks_mut(LANES)) {
+                    // SAFETY: eight numbers.
+                    unsafe { _mm256_storeu_ps(out.as_mut_ptr(), *sum) };
+                }
+            }
+        }
+    }
+
+    /// The two numbers of each word, as float32.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn halves(words: __m256i) -> [__m256; 2] {
+        let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+        [
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)),
+            _mm256_castsi256_ps(_mm256_and_si256(words, high)),
+        ]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{layout::rounded, *};
@@ -453,8 +576,12 @@ mod tests {
         let mut units = vec![Unit::Plain];
         #[cfg(target_arch = "x86_64")]
         {
+            use crate::simd::{Level, level};
             if is_x86_feature_detected!("avx512bf16") {
                 units.push(Unit::Dot);
+            }
+            if level() != Level::Base {
+                units.push(Unit::Fma);
             }
             if amx::is_there() {
                 units.push(Unit::Tiles);

@@ -532,20 +532,17 @@ unsafe fn tile<const M: usize, const N: usize, L: Weights>(
     assert!(x.len() >= M * inner && lines.len() >= N * inner);
     let mut sums = [[Line([0.0; LINE]); N]; M];
     #[cfg(target_arch = "x86_64")]
-    let fast = crate::simd::level() == crate::simd::Level::V4;
-    #[cfg(not(target_arch = "x86_64"))]
-    let fast = false;
-    if fast {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: `level` detected the instruction set; the lengths were checked above.
-        unsafe {
-            avx512::sums(x.as_ptr(), inner, lines.as_ptr(), ask, &mut sums);
-        }
-    } else {
-        for (m, sums) in sums.iter_mut().enumerate() {
-            row(&x[m * inner..(m + 1) * inner], lines, &mut sums[..]);
+    // SAFETY: `level` detected the instruction sets; the lengths were checked above.
+    unsafe {
+        use crate::simd::{Level, level};
+        match level() {
+            Level::V4 => avx512::sums(x.as_ptr(), inner, lines.as_ptr(), ask, &mut sums),
+            Level::V3 => avx2::sums(x.as_ptr(), inner, lines.as_ptr(), ask, &mut sums),
+            Level::Base => each_row(x, inner, lines, &mut sums),
         }
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    each_row(x, inner, lines, &mut sums);
     if L::IS_INT8 {
         for sums in &mut sums {
             let sums = sums.iter_mut().flat_map(|line| &mut line.0);
@@ -571,22 +568,28 @@ unsafe fn tile<const M: usize, const N: usize, L: Weights>(
     }
 }
 
-/// One row of activations, without AVX-512.
-fn row<L: Weights>(x: &[f32], lines: &[L], sums: &mut [Line]) {
+/// As [`tile`], where no other function does it.
+fn each_row<const M: usize, const N: usize, L: Weights>(
+    x: &[f32],
+    inner: usize,
+    lines: &[L],
+    sums: &mut [[Line; N]; M],
+) {
     // Sixteen lines at a time as numbers, so that one loop serves every format.
     const AT_ONCE: usize = 16;
-    let wide = sums.len();
-    for (j, sum) in sums.iter_mut().enumerate() {
-        let mut total = Line([0.0; LINE]);
-        for (i, x) in x.chunks(AT_ONCE).enumerate() {
-            let mut numbers = [Line([0.0; LINE]); AT_ONCE];
-            let lines = lines[i * AT_ONCE * wide + j..].iter().step_by(wide);
-            for (numbers, line) in numbers.iter_mut().zip(lines.take(x.len())) {
-                numbers.0 = line.numbers();
+    for (x, sums) in x.chunks(inner).zip(sums) {
+        for (j, sum) in sums.iter_mut().enumerate() {
+            let mut total = Line([0.0; LINE]);
+            for (i, x) in x.chunks(AT_ONCE).enumerate() {
+                let mut numbers = [Line([0.0; LINE]); AT_ONCE];
+                let lines = lines[i * AT_ONCE * N + j..].iter().step_by(N);
+                for (numbers, line) in numbers.iter_mut().zip(lines.take(x.len())) {
+                    numbers.0 = line.numbers();
+                }
+                add_row(x, &numbers, &mut total);
             }
-            add_row(x, &numbers, &mut total);
+            *sum = total;
         }
-        *sum = total;
     }
 }
 
@@ -660,5 +663,213 @@ mod avx512 {
                 unsafe { _mm512_store_ps(out.0.as_mut_ptr(), *sum) };
             }
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{Ask, Line, Weights};
+    use crate::simd::STREAMS;
+
+    /// Numbers in a register; a line is two of them.
+    const LANES: usize = 8;
+    /// Rows that meet one line: their sums are half of the sixteen registers.
+    const ROWS: usize = 4;
+    /// Inputs that all rows meet before the next: three lines each are 12 KiB, which the first cache keeps.
+    const DEEP: usize = 64;
+
+    /// # Safety
+    /// The processor has the features; `x` has `M` rows of `inner`, `lines` `inner` times `N`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn sums<const M: usize, const N: usize, L: Weights>(
+        x: *const f32,
+        inner: usize,
+        lines: *const L,
+        ask: Ask,
+        out: &mut [[Line; N]; M],
+    ) {
+        for from in (0..inner).step_by(DEEP) {
+            let part = Part {
+                inner,
+                inputs: from..(from + DEEP).min(inner),
+                lines,
+                next: lines.wrapping_add(inner * N + ask.first * inner),
+                ask,
+            };
+            // SAFETY: the caller's promise; the rows lie inside.
+            unsafe {
+                if M == 1 {
+                    // All lines at once: they are one stream, which the processor foresees by itself.
+                    part.rows::<1, N, N>(x, 0, false, &mut out[..]);
+                    continue;
+                }
+                for j in 0..N {
+                    for (i, out) in out.chunks_mut(ROWS).enumerate() {
+                        let (x, first) = (x.add(i * ROWS * inner), i == 0);
+                        match out.len() {
+                            1 => part.rows::<1, 1, N>(x, j, first, out),
+                            2 => part.rows::<2, 1, N>(x, j, first, out),
+                            3 => part.rows::<3, 1, N>(x, j, first, out),
+                            _ => part.rows::<ROWS, 1, N>(x, j, first, out),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Some inputs of a panel.
+    struct Part<L> {
+        inner: usize,
+        inputs: std::ops::Range<usize>,
+        lines: *const L,
+        next: *const L,
+        ask: Ask,
+    }
+
+    impl<L: Weights> Part<L> {
+        /// Adds what `M` rows make of lines `j .. j + W` of the `N` that each input has.
+        ///
+        /// # Safety
+        /// As for [`sums`], with `M` rows at `x`.
+        #[inline]
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn rows<const M: usize, const W: usize, const N: usize>(
+            &self,
+            x: *const f32,
+            j: usize,
+            asks: bool,
+            out: &mut [[Line; N]],
+        ) {
+            let count = match asks {
+                true => self.ask.count.saturating_sub(j).min(W),
+                false => 0,
+            };
+            let part = self.inner / STREAMS;
+            let mut sums = [[[_mm256_setzero_ps(); 2]; W]; M];
+            for (sums, out) in sums.iter_mut().zip(out.iter()) {
+                for (sums, out) in sums.iter_mut().zip(&out[j..]) {
+                    for (sum, out) in sums.iter_mut().zip(out.0.chunks(LANES)) {
+                        // SAFETY: eight numbers.
+                        *sum = unsafe { _mm256_loadu_ps(out.as_ptr()) };
+                    }
+                }
+            }
+            for k in self.inputs.clone() {
+                if count > 0 {
+                    let asked = match k < part * STREAMS {
+                        true => k % STREAMS * part + k / STREAMS,
+                        false => k,
+                    };
+                    let asked = self.next.wrapping_add(asked * self.ask.count + j);
+                    for j in 0..count {
+                        // Asking for memory ahead reads nothing.
+                        _mm_prefetch::<_MM_HINT_T0>(asked.wrapping_add(j).cast());
+                    }
+                }
+                // SAFETY: the lines exist and are aligned to their size; `x` has `M` rows of `inner`.
+                unsafe {
+                    let at = self.lines.add(k * N + j);
+                    let xs: [__m256; M] =
+                        std::array::from_fn(|m| _mm256_broadcast_ss(&*x.add(m * self.inner + k)));
+                    for w in 0..W {
+                        for half in 0..2 {
+                            let number = match L::IS_INT8 {
+                                false => _mm256_load_ps(at.add(w).cast::<f32>().add(half * LANES)),
+                                true => {
+                                    let bytes = at.add(w).cast::<i8>().add(half * LANES);
+                                    let bytes = _mm_loadl_epi64(bytes.cast());
+                                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))
+                                }
+                            };
+                            for (sums, x) in sums.iter_mut().zip(&xs) {
+                                sums[w][half] = _mm256_fmadd_ps(*x, number, sums[w][half]);
+                            }
+                        }
+                    }
+                }
+            }
+            for (sums, out) in sums.iter().zip(out) {
+                for (sums, out) in sums.iter().zip(&mut out[j..]) {
+                    for (sum, out) in sums.iter().zip(out.0.chunks_mut(LANES)) {
+                        // SAFETY: eight numbers.
+                        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), *sum) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::simd::Level;
+
+    fn value(i: usize) -> f32 {
+        (i * 7919 % 1013) as f32 / 1013.0 - 0.5
+    }
+
+    /// Bits of the sums by each instruction set that is here, with and without asking for memory ahead.
+    fn all_ways<const M: usize, const N: usize, L: Weights>(
+        inner: usize,
+        line: impl Fn(usize) -> L,
+    ) {
+        let x: Vec<f32> = (0..M * inner).map(value).collect();
+        let lines: Vec<L> = (0..N * inner).map(line).collect();
+        let mut expected = [[Line([0.0; LINE]); N]; M];
+        each_row(&x, inner, &lines, &mut expected);
+        let level = crate::simd::level();
+        for ask in [
+            Ask { first: 0, count: N },
+            Ask {
+                first: N / 2,
+                count: 0,
+            },
+        ] {
+            let mut found = Vec::new();
+            // SAFETY: the instruction sets were detected; `x` has `M` rows, `lines` `N` for each input.
+            unsafe {
+                if level != Level::Base {
+                    let mut sums = [[Line([0.0; LINE]); N]; M];
+                    avx2::sums(x.as_ptr(), inner, lines.as_ptr(), ask, &mut sums);
+                    found.push(("AVX2", sums));
+                }
+                if level == Level::V4 {
+                    let mut sums = [[Line([0.0; LINE]); N]; M];
+                    avx512::sums(x.as_ptr(), inner, lines.as_ptr(), ask, &mut sums);
+                    found.push(("AVX-512", sums));
+                }
+            }
+            for (name, sums) in found {
+                let same = sums.iter().flatten().zip(expected.iter().flatten());
+                for (sums, expected) in same {
+                    assert_eq!(
+                        sums.0, expected.0,
+                        "{name}: {M} rows, {N} lines, {inner} inputs"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_sums() {
+        fn of<L: Weights>(line: impl Fn(usize) -> L + Copy) {
+            for inner in [1, 7, 64, 131, 576] {
+                all_ways::<1, 1, L>(inner, line);
+                all_ways::<1, 3, L>(inner, line);
+                all_ways::<2, 2, L>(inner, line);
+                all_ways::<3, 3, L>(inner, line);
+                all_ways::<4, 1, L>(inner, line);
+                all_ways::<7, 2, L>(inner, line);
+                all_ways::<8, 3, L>(inner, line);
+            }
+        }
+        of(|i| Line(std::array::from_fn(|j| value(17 * i + j))));
+        of(|i| ByteLine(std::array::from_fn(|j| (254.0 * value(17 * i + j)) as i8)));
     }
 }
