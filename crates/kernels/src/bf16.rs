@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::{
     cpu::{Mat, Out, SharedMut},
-    simd::{fma, multiversion},
+    simd::multiversion,
 };
 
 pub(crate) use layout::{LINE, Pair, PairLine, WIDE, lay_panel, pair_rows, pairs, unpair};
@@ -35,7 +35,7 @@ enum Unit {
     Tiles,
     /// Dot products of pairs: AVX-512 BF16.
     Dot,
-    /// Float32 of both halves of a pair: AVX2.
+    /// Both numbers of a pair as float32: AVX2, and AVX-512 without BF16.
     Fma,
     /// None of these.
     Plain,
@@ -271,7 +271,7 @@ unsafe fn tile<const M: usize, const N: usize>(
         },
         _ => {
             for (m, sums) in sums.iter_mut().enumerate() {
-                row_sums(&x[m * x_row..][..deep], lines, &mut sums[..]);
+                row_sums(&x[m * x_row..][..deep], lines, sums);
             }
         }
     }
@@ -332,17 +332,14 @@ multiversion! {
     }
 }
 
-multiversion! {
-    // One row, without the processor's dot product.
-    fn row_sums<F>(x: &[Pair], lines: &[PairLine], sums: &mut [[f32; LINE]]) {
-        let wide = sums.len();
-        for (j, sum) in sums.iter_mut().enumerate() {
-            for (x, line) in x.iter().zip(lines[j..].iter().step_by(wide)) {
-                let [first, second] = unpair(*x);
-                for (sum, w) in sum.iter_mut().zip(&line.0) {
-                    let [a, b] = unpair(*w);
-                    *sum = fma::<F>(second, b, fma::<F>(first, a, *sum));
-                }
+/// One row, on a processor that has none of the units.
+fn row_sums<const N: usize>(x: &[Pair], lines: &[PairLine], sums: &mut [[f32; LINE]; N]) {
+    for (x, lines) in x.iter().zip(lines.chunks(N)) {
+        let [first, second] = unpair(*x);
+        for (sum, line) in sums.iter_mut().zip(lines) {
+            for (sum, w) in sum.iter_mut().zip(&line.0) {
+                let [a, b] = unpair(*w);
+                *sum = *sum + first * a + second * b;
             }
         }
     }
@@ -416,46 +413,39 @@ mod avx2 {
     const PART: usize = 64;
 
     /// # Safety
-    /// The processor has the features; `x` has `M` rows of `deep` words, `x_row` apart, `lines`
+    /// The processor has the features; `x` has a row of `deep` words for each of `out`, `x_row` apart, `lines`
     /// `deep` times `N`.
-    #[inline]
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn sums<const M: usize, const N: usize>(
+    pub(super) unsafe fn sums<const N: usize>(
         x: *const Pair,
         x_row: usize,
         deep: usize,
         lines: *const PairLine,
-        out: &mut [[[f32; LINE]; N]; M],
+        out: &mut [[[f32; LINE]; N]],
     ) {
         for from in (0..deep).step_by(PART) {
-            let words = from..(from + PART).min(deep);
-            // SAFETY: the caller's promise; the rows lie inside.
-            unsafe {
-                if M == 1 {
-                    // All lines at once: they are one stream.
-                    rows::<1, N, N>(x, x_row, words, lines, 0, out);
-                    continue;
-                }
-                for j in 0..N {
-                    for (i, out) in out.chunks_mut(ROWS).enumerate() {
-                        let (x, words) = (x.add(i * ROWS * x_row), words.clone());
-                        match out.len() {
-                            1 => rows::<1, 1, N>(x, x_row, words, lines, j, out),
-                            2 => rows::<2, 1, N>(x, x_row, words, lines, j, out),
-                            3 => rows::<3, 1, N>(x, x_row, words, lines, j, out),
-                            _ => rows::<ROWS, 1, N>(x, x_row, words, lines, j, out),
-                        }
+            let words = || from..(from + PART).min(deep);
+            for (i, out) in out.chunks_mut(ROWS).enumerate() {
+                // SAFETY: the caller's promise; the rows lie inside.
+                unsafe {
+                    let x = x.add(i * ROWS * x_row);
+                    match out.len() {
+                        1 => rows::<1, N, N>(x, x_row, words(), lines, 0, out),
+                        2 => (0..N).for_each(|j| rows::<2, 1, N>(x, x_row, words(), lines, j, out)),
+                        3 => (0..N).for_each(|j| rows::<3, 1, N>(x, x_row, words(), lines, j, out)),
+                        _ => (0..N).for_each(|j| rows::<4, 1, N>(x, x_row, words(), lines, j, out)),
                     }
                 }
             }
         }
     }
 
-    /// Adds what `M` rows make of lines `j .. j + W` of the `N` that each word has.
+    /// Adds what some words of `M` rows make of lines `j .. j + W` of the `N` that each word has.
     ///
     /// # Safety
-    /// As for [`sums`], with `M` rows at `x`.
-    #[inline]
+    /// As for [`sums`], with `M` rows at `x` and in `out`.
+    // Within `sums` the compiler keeps too much in registers at once.
+    #[inline(never)]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn rows<const M: usize, const W: usize, const N: usize>(
         x: *const Pair,
@@ -478,16 +468,15 @@ mod avx2 {
             // SAFETY: lines `k * N + j ..` exist, aligned; row `m` of `x` has the word.
             unsafe {
                 let at = lines.add(k * N + j).cast::<__m256i>();
-                let xs: [[__m256; 2]; M] = std::array::from_fn(|m| {
-                    halves(_mm256_set1_epi32(*x.add(m * x_row + k) as i32))
-                });
                 for w in 0..W {
-                    for half in 0..2 {
-                        let [a, b] = halves(_mm256_load_si256(at.add(2 * w + half)));
-                        for (sums, [first, second]) in sums.iter_mut().zip(&xs) {
-                            let sum = &mut sums[w][half];
-                            *sum = _mm256_fmadd_ps(*first, a, *sum);
-                            *sum = _mm256_fmadd_ps(*second, b, *sum);
+                    let low = halves(_mm256_load_si256(at.add(2 * w)));
+                    let high = halves(_mm256_load_si256(at.add(2 * w + 1)));
+                    for (m, sums) in sums.iter_mut().enumerate() {
+                        let word = _mm256_set1_epi32(*x.add(m * x_row + k) as i32);
+                        let [first, second] = halves(word);
+                        for (sum, [a, b]) in sums[w].iter_mut().zip([low, high]) {
+                            *sum = _mm256_fmadd_ps(first, a, *sum);
+                            *sum = _mm256_fmadd_ps(second, b, *sum);
                         }
                     }
                 }
@@ -577,7 +566,7 @@ mod tests {
         #[cfg(target_arch = "x86_64")]
         {
             use crate::simd::{Level, level};
-            if is_x86_feature_detected!("avx512bf16") {
+            if is_x86_feature_detected!("avx512bf16") && level() == Level::V4 {
                 units.push(Unit::Dot);
             }
             if level() != Level::Base {
@@ -596,6 +585,7 @@ mod tests {
             let mut panel = vec![PairLine([0; LINE]); n.div_ceil(LINE) * width];
             // SAFETY: `b` is `[k, n]`, `out` below `[m, n]`; units were detected.
             unsafe { lay_panel(Mat::rows(&b, n), k, n, &mut panel) };
+            let mut plain = Vec::new();
             for unit in &units {
                 let mut out = vec![1.0; m * n];
                 for adds in [false, true] {
@@ -609,6 +599,12 @@ mod tests {
                         };
                         meet_by(*unit, (&rows, m), width, &panel, out, adds);
                     }
+                }
+                // Products of two such numbers are exact: fusing them with the sum changes nothing.
+                match unit {
+                    Unit::Plain => plain = out.clone(),
+                    Unit::Fma => assert_eq!(out, plain, "{m} {n} {k}"),
+                    _ => {}
                 }
                 for (i, x) in out.iter().enumerate() {
                     let term = |p: usize| {

@@ -15,7 +15,6 @@ use crate::{
     cpu::{Mat, Out, SharedMut},
     op::{View, from_flex, into_flex, on_cpu, tensor_of},
     precision::Precision,
-    simd::{fma, multiversion},
 };
 
 /// Sixteen numbers on a cache line of their own.
@@ -538,11 +537,11 @@ unsafe fn tile<const M: usize, const N: usize, L: Weights>(
         match level() {
             Level::V4 => avx512::sums(x.as_ptr(), inner, lines.as_ptr(), ask, &mut sums),
             Level::V3 => avx2::sums(x.as_ptr(), inner, lines.as_ptr(), ask, &mut sums),
-            Level::Base => each_row(x, inner, lines, &mut sums),
+            Level::Base => sums_by_row(x, inner, lines, &mut sums),
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    each_row(x, inner, lines, &mut sums);
+    sums_by_row(x, inner, lines, &mut sums);
     if L::IS_INT8 {
         for sums in &mut sums {
             let sums = sums.iter_mut().flat_map(|line| &mut line.0);
@@ -568,36 +567,19 @@ unsafe fn tile<const M: usize, const N: usize, L: Weights>(
     }
 }
 
-/// As [`tile`], where no other function does it.
-fn each_row<const M: usize, const N: usize, L: Weights>(
+/// The sums of [`tile`], one row after the other: where there is no AVX2.
+fn sums_by_row<const N: usize, L: Weights>(
     x: &[f32],
     inner: usize,
     lines: &[L],
-    sums: &mut [[Line; N]; M],
+    out: &mut [[Line; N]],
 ) {
-    // Sixteen lines at a time as numbers, so that one loop serves every format.
-    const AT_ONCE: usize = 16;
-    for (x, sums) in x.chunks(inner).zip(sums) {
-        for (j, sum) in sums.iter_mut().enumerate() {
-            let mut total = Line([0.0; LINE]);
-            for (i, x) in x.chunks(AT_ONCE).enumerate() {
-                let mut numbers = [Line([0.0; LINE]); AT_ONCE];
-                let lines = lines[i * AT_ONCE * N + j..].iter().step_by(N);
-                for (numbers, line) in numbers.iter_mut().zip(lines.take(x.len())) {
-                    numbers.0 = line.numbers();
+    for (x, sums) in x.chunks(inner).zip(out) {
+        for (x, lines) in x.iter().zip(lines.chunks(N)) {
+            for (sum, line) in sums.iter_mut().zip(lines) {
+                for (sum, w) in sum.0.iter_mut().zip(line.numbers()) {
+                    *sum += x * w;
                 }
-                add_row(x, &numbers, &mut total);
-            }
-            *sum = total;
-        }
-    }
-}
-
-multiversion! {
-    fn add_row<F>(x: &[f32], lines: &[Line], total: &mut Line) {
-        for (x, line) in x.iter().zip(lines) {
-            for (total, w) in total.0.iter_mut().zip(&line.0) {
-                *total = fma::<F>(*x, *w, *total);
             }
         }
     }
@@ -668,7 +650,7 @@ mod avx512 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use std::arch::x86_64::*;
+    use std::{arch::x86_64::*, ops::Range};
 
     use super::{Ask, Line, Weights};
     use crate::simd::STREAMS;
@@ -681,74 +663,66 @@ mod avx2 {
     const DEEP: usize = 64;
 
     /// # Safety
-    /// The processor has the features; `x` has `M` rows of `inner`, `lines` `inner` times `N`.
-    #[inline]
+    /// The processor has the features; `x` has a row of `inner` for each of `out`, `lines` `inner` times `N`.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn sums<const M: usize, const N: usize, L: Weights>(
+    pub(super) unsafe fn sums<const N: usize, L: Weights>(
         x: *const f32,
         inner: usize,
         lines: *const L,
         ask: Ask,
-        out: &mut [[Line; N]; M],
+        out: &mut [[Line; N]],
     ) {
+        let lines = Lines {
+            inner,
+            at: lines,
+            next: lines.wrapping_add(inner * N + ask.first * inner),
+            ask,
+        };
+        // One row alone is not faster for asking (Zen 3).
+        let asks = out.len() > 1;
         for from in (0..inner).step_by(DEEP) {
-            let part = Part {
-                inner,
-                inputs: from..(from + DEEP).min(inner),
-                lines,
-                next: lines.wrapping_add(inner * N + ask.first * inner),
-                ask,
-            };
-            // SAFETY: the caller's promise; the rows lie inside.
-            unsafe {
-                if M == 1 {
-                    // All lines at once: they are one stream, which the processor foresees by itself.
-                    part.rows::<1, N, N>(x, 0, false, &mut out[..]);
-                    continue;
-                }
-                for j in 0..N {
-                    for (i, out) in out.chunks_mut(ROWS).enumerate() {
-                        let (x, first) = (x.add(i * ROWS * inner), i == 0);
-                        match out.len() {
-                            1 => part.rows::<1, 1, N>(x, j, first, out),
-                            2 => part.rows::<2, 1, N>(x, j, first, out),
-                            3 => part.rows::<3, 1, N>(x, j, first, out),
-                            _ => part.rows::<ROWS, 1, N>(x, j, first, out),
-                        }
+            let inputs = || from..(from + DEEP).min(inner);
+            for (i, out) in out.chunks_mut(ROWS).enumerate() {
+                let asks = asks && i == 0;
+                // SAFETY: the caller's promise; the rows lie inside.
+                unsafe {
+                    let x = x.add(i * ROWS * inner);
+                    match out.len() {
+                        1 => lines.rows::<1, N, N>(x, inputs(), 0, asks, out),
+                        2 => lines.rows::<2, N, N>(x, inputs(), 0, asks, out),
+                        3 => (0..N).for_each(|j| lines.rows::<3, 1, N>(x, inputs(), j, asks, out)),
+                        _ => (0..N).for_each(|j| lines.rows::<4, 1, N>(x, inputs(), j, asks, out)),
                     }
                 }
             }
         }
     }
 
-    /// Some inputs of a panel.
-    struct Part<L> {
+    /// Lines of weights, and those behind them that are asked for.
+    struct Lines<L> {
         inner: usize,
-        inputs: std::ops::Range<usize>,
-        lines: *const L,
+        at: *const L,
         next: *const L,
         ask: Ask,
     }
 
-    impl<L: Weights> Part<L> {
-        /// Adds what `M` rows make of lines `j .. j + W` of the `N` that each input has.
+    impl<L: Weights> Lines<L> {
+        /// Adds what some inputs of `M` rows make of lines `j .. j + W` of the `N` that each input has.
         ///
         /// # Safety
-        /// As for [`sums`], with `M` rows at `x`.
-        #[inline]
+        /// As for [`sums`], with `M` rows at `x` and in `out`.
+        // Within `sums` the compiler keeps too much in registers at once.
+        #[inline(never)]
         #[target_feature(enable = "avx2,fma")]
         unsafe fn rows<const M: usize, const W: usize, const N: usize>(
             &self,
             x: *const f32,
+            inputs: Range<usize>,
             j: usize,
             asks: bool,
             out: &mut [[Line; N]],
         ) {
-            let count = match asks {
-                true => self.ask.count.saturating_sub(j).min(W),
-                false => 0,
-            };
-            let part = self.inner / STREAMS;
+            let stream = self.inner / STREAMS;
             let mut sums = [[[_mm256_setzero_ps(); 2]; W]; M];
             for (sums, out) in sums.iter_mut().zip(out.iter()) {
                 for (sums, out) in sums.iter_mut().zip(&out[j..]) {
@@ -758,23 +732,25 @@ mod avx2 {
                     }
                 }
             }
-            for k in self.inputs.clone() {
-                if count > 0 {
-                    let asked = match k < part * STREAMS {
-                        true => k % STREAMS * part + k / STREAMS,
+            for k in inputs {
+                if asks {
+                    let asked = match k < stream * STREAMS {
+                        true => k % STREAMS * stream + k / STREAMS,
                         false => k,
                     };
-                    let asked = self.next.wrapping_add(asked * self.ask.count + j);
-                    for j in 0..count {
+                    let asked = self.next.wrapping_add(asked * self.ask.count);
+                    for j in j..(j + W).min(self.ask.count) {
                         // Asking for memory ahead reads nothing.
                         _mm_prefetch::<_MM_HINT_T0>(asked.wrapping_add(j).cast());
                     }
                 }
                 // SAFETY: the lines exist and are aligned to their size; `x` has `M` rows of `inner`.
                 unsafe {
-                    let at = self.lines.add(k * N + j);
-                    let xs: [__m256; M] =
-                        std::array::from_fn(|m| _mm256_broadcast_ss(&*x.add(m * self.inner + k)));
+                    let at = self.at.add(k * N + j);
+                    let mut xs = [_mm256_setzero_ps(); M];
+                    for (m, x_m) in xs.iter_mut().enumerate() {
+                        *x_m = _mm256_set1_ps(*x.add(m * self.inner + k));
+                    }
                     for w in 0..W {
                         for half in 0..2 {
                             let number = match L::IS_INT8 {
@@ -813,45 +789,59 @@ mod tests {
         (i * 7919 % 1013) as f32 / 1013.0 - 0.5
     }
 
-    /// Bits of the sums by each instruction set that is here, with and without asking for memory ahead.
+    fn bits<const N: usize>(sums: &[[Line; N]]) -> Vec<u32> {
+        let numbers = sums.iter().flatten().flat_map(|line| line.0);
+        numbers.map(f32::to_bits).collect()
+    }
+
+    /// Sums by each instruction set that is here, with and without asking for memory ahead.
     fn all_ways<const M: usize, const N: usize, L: Weights>(
         inner: usize,
         line: impl Fn(usize) -> L,
     ) {
         let x: Vec<f32> = (0..M * inner).map(value).collect();
         let lines: Vec<L> = (0..N * inner).map(line).collect();
-        let mut expected = [[Line([0.0; LINE]); N]; M];
-        each_row(&x, inner, &lines, &mut expected);
+        let none = [[Line([0.0; LINE]); N]; M];
+        let (mut fused, mut plain) = (none, none);
+        for (m, sums) in fused.iter_mut().enumerate() {
+            for (i, line) in lines.iter().enumerate() {
+                for (sum, w) in sums[i % N].0.iter_mut().zip(line.numbers()) {
+                    *sum = x[m * inner + i / N].mul_add(w, *sum);
+                }
+            }
+        }
+        sums_by_row(&x, inner, &lines, &mut plain);
+        let numbers = lines.iter().flat_map(|line| line.numbers());
+        let most = numbers.fold(0.0, |most: f32, w| most.max(w.abs()));
+        for (plain, fused) in plain.iter().flatten().zip(fused.iter().flatten()) {
+            for (x, y) in plain.0.iter().zip(&fused.0) {
+                assert!(
+                    (x - y).abs() <= 1e-7 * most * inner as f32,
+                    "by row: {x} {y}"
+                );
+            }
+        }
         let level = crate::simd::level();
-        for ask in [
-            Ask { first: 0, count: N },
-            Ask {
-                first: N / 2,
-                count: 0,
-            },
-        ] {
+        for ask in [[0, N], [N / 2, 0]] {
+            let [first, count] = ask;
+            let ask = Ask { first, count };
             let mut found = Vec::new();
             // SAFETY: the instruction sets were detected; `x` has `M` rows, `lines` `N` for each input.
             unsafe {
                 if level != Level::Base {
-                    let mut sums = [[Line([0.0; LINE]); N]; M];
+                    let mut sums = none;
                     avx2::sums(x.as_ptr(), inner, lines.as_ptr(), ask, &mut sums);
                     found.push(("AVX2", sums));
                 }
                 if level == Level::V4 {
-                    let mut sums = [[Line([0.0; LINE]); N]; M];
+                    let mut sums = none;
                     avx512::sums(x.as_ptr(), inner, lines.as_ptr(), ask, &mut sums);
                     found.push(("AVX-512", sums));
                 }
             }
             for (name, sums) in found {
-                let same = sums.iter().flatten().zip(expected.iter().flatten());
-                for (sums, expected) in same {
-                    assert_eq!(
-                        sums.0, expected.0,
-                        "{name}: {M} rows, {N} lines, {inner} inputs"
-                    );
-                }
+                let same = bits(&sums) == bits(&fused);
+                assert!(same, "{name}: {M} rows, {N} lines, {inner} inputs");
             }
         }
     }
@@ -865,6 +855,8 @@ mod tests {
                 all_ways::<2, 2, L>(inner, line);
                 all_ways::<3, 3, L>(inner, line);
                 all_ways::<4, 1, L>(inner, line);
+                all_ways::<5, 2, L>(inner, line);
+                all_ways::<6, 3, L>(inner, line);
                 all_ways::<7, 2, L>(inner, line);
                 all_ways::<8, 3, L>(inner, line);
             }
