@@ -10,6 +10,8 @@ use std::{ops::Range, sync::Arc};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+#[cfg(target_arch = "x86_64")]
+use crate::simd::STREAMS;
 use crate::{
     bf16::{self, PairLine},
     cpu::{Mat, Out, SharedMut},
@@ -461,6 +463,21 @@ struct Ask {
     count: usize,
 }
 
+#[cfg(target_arch = "x86_64")]
+impl Ask {
+    /// The first of the lines that input `k` asks for, counted from the panel's first asked one: each of several
+    /// parts of the panel in turn.
+    #[inline(always)]
+    fn line(self, k: usize, inner: usize) -> usize {
+        let part = inner / STREAMS;
+        let input = match k < part * STREAMS {
+            true => k % STREAMS * part + k / STREAMS,
+            false => k,
+        };
+        input * self.count
+    }
+}
+
 /// All rows of `x` with one panel; results are multiplied by the `factors` of its columns, if there are any.
 ///
 /// # Safety
@@ -590,7 +607,6 @@ mod avx512 {
     use std::arch::x86_64::*;
 
     use super::{Ask, Line, Weights};
-    use crate::simd::STREAMS;
 
     /// # Safety
     /// The processor has the features; `x` has `M` rows of `inner`, `lines` `inner` times `N`.
@@ -605,14 +621,9 @@ mod avx512 {
     ) {
         let mut sums = [[_mm512_setzero_ps(); N]; M];
         let next = lines.wrapping_add(inner * N + ask.first * inner);
-        let part = inner / STREAMS;
         for k in 0..inner {
             let at = lines.wrapping_add(k * N);
-            let asked = match k < part * STREAMS {
-                true => k % STREAMS * part + k / STREAMS,
-                false => k,
-            };
-            let asked = next.wrapping_add(asked * ask.count);
+            let asked = next.wrapping_add(ask.line(k, inner));
             let mut ws = [_mm512_setzero_ps(); N];
             for (j, w) in ws.iter_mut().enumerate() {
                 // SAFETY: line `k * N + j` exists, and is aligned to its size.
@@ -653,7 +664,6 @@ mod avx2 {
     use std::{arch::x86_64::*, ops::Range};
 
     use super::{Ask, Line, Weights};
-    use crate::simd::STREAMS;
 
     /// Numbers in a register; a line is two of them.
     const LANES: usize = 8;
@@ -722,7 +732,6 @@ mod avx2 {
             asks: bool,
             out: &mut [[Line; N]],
         ) {
-            let stream = self.inner / STREAMS;
             let mut sums = [[[_mm256_setzero_ps(); 2]; W]; M];
             for (sums, out) in sums.iter_mut().zip(out.iter()) {
                 for (sums, out) in sums.iter_mut().zip(&out[j..]) {
@@ -734,11 +743,7 @@ mod avx2 {
             }
             for k in inputs {
                 if asks {
-                    let asked = match k < stream * STREAMS {
-                        true => k % STREAMS * stream + k / STREAMS,
-                        false => k,
-                    };
-                    let asked = self.next.wrapping_add(asked * self.ask.count);
+                    let asked = self.next.wrapping_add(self.ask.line(k, self.inner));
                     for j in j..(j + W).min(self.ask.count) {
                         // Asking for memory ahead reads nothing.
                         _mm_prefetch::<_MM_HINT_T0>(asked.wrapping_add(j).cast());
@@ -822,9 +827,8 @@ mod tests {
             }
         }
         let level = crate::simd::level();
-        for ask in [[0, N], [N / 2, 0]] {
-            let [first, count] = ask;
-            let ask = Ask { first, count };
+        for count in [N, 0] {
+            let ask = Ask { first: 0, count };
             let mut found = Vec::new();
             // SAFETY: the instruction sets were detected; `x` has `M` rows, `lines` `N` for each input.
             unsafe {
