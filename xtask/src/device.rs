@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use burn::tensor::Device;
+use togi_kernels::device_memory;
 use togi_policy::{Policy, Precision, WeightFormat};
 use togi_train::memory::human;
 
@@ -90,7 +91,10 @@ pub(crate) fn list() {
                 for (index, device) in devices.iter().enumerate() {
                     let spec = format!("{kind}:{index}");
                     match gpu::try_out(device) {
-                        Ok(()) => print(&spec, &gpu::name(device), gpu::memory(device), device),
+                        Ok(()) => {
+                            let memory = device_memory(device).map(|memory| memory.total);
+                            print(&spec, &gpu::name(device), memory, device);
+                        }
                         Err(reason) => println!("{spec:<8} {reason}"),
                     }
                 }
@@ -173,10 +177,7 @@ mod gpu {
 
     use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 
-    use burn::{
-        backend::DispatchDevice,
-        tensor::{Device, Tensor},
-    };
+    use burn::tensor::{Device, Tensor};
 
     /// Has kernels that are compiled kept for the next run, beside what was tried out. To be called before a device is
     /// opened; later it does nothing.
@@ -195,14 +196,6 @@ mod gpu {
         device
             .identity()
             .map_or_else(|| "unnamed".to_owned(), |identity| identity.name)
-    }
-
-    /// Bytes that the device may hold, where its driver says so.
-    pub(super) fn memory(device: &Device) -> Option<u64> {
-        match device.as_dispatch() {
-            DispatchDevice::Cube(cube) => cube.client().properties().memory.max_memory(),
-            _ => None,
-        }
     }
 
     /// Opens the device and computes a little. Drivers and kernel compilers that are not there or do not
@@ -237,10 +230,6 @@ mod gpu {
 
     pub(super) fn name(_: &Device) -> String {
         String::new()
-    }
-
-    pub(super) fn memory(_: &Device) -> Option<u64> {
-        None
     }
 
     pub(super) fn try_out(_: &Device) -> Result<(), String> {

@@ -27,12 +27,16 @@ mod versus;
 
 use std::process::ExitCode;
 
+use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
 use togi_data::DataError;
 use togi_feedback::FeedbackError;
 use togi_policy::{PolicyError, Precision};
 use togi_reward::control::ControlError;
-use togi_train::TrainError;
+use togi_train::{
+    TrainError,
+    memory::{refused, unless_refused},
+};
 
 #[derive(Parser)]
 #[command(
@@ -114,29 +118,14 @@ fn main() -> ExitCode {
     togi_kernels::keep_freed_memory();
     togi_kernels::compute_on_this_thread();
     arguments.dtype.use_in_program();
-    let result = match arguments.command {
-        Command::Train(arguments) => train::run(&arguments),
-        Command::Recipes => {
-            recipe::list();
-            Ok(())
-        }
-        Command::Devices => {
-            device::list();
-            Ok(())
-        }
-        Command::Inspect(arguments) => inspect::run(&arguments),
-        Command::Fetch(arguments) => fetch::run(&arguments),
-        Command::Score(arguments) => score::run(&arguments),
-        Command::Feedback(arguments) => feedback::run(&arguments),
-        Command::Eval(arguments) => eval::run(&arguments),
-        Command::Generate(arguments) => generate::generate(&arguments),
-        Command::Chat(arguments) => generate::chat(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
-        Command::Test { arguments } => return test(&arguments),
-        Command::Export(arguments) => export::run(&arguments),
+    let result = match (unless_refused(|| run(arguments.command)), refused()) {
+        (Ok(Ok(_)), Some(reason)) | (Err(reason), _) => Err(anyhow!(
+            "the device refused memory ({reason}); shorter texts, fewer at a time or a smaller model need less"
+        )),
+        (Ok(result), _) => result,
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             for (i, cause) in error.chain().enumerate() {
                 // Transparent wrappers repeat their cause.
@@ -158,6 +147,32 @@ fn main() -> ExitCode {
             ExitCode::from(if input { 2 } else { 1 })
         }
     }
+}
+
+/// The exit status, where it is not an error's.
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Recipes => {
+            recipe::list();
+            Ok(())
+        }
+        Command::Devices => {
+            device::list();
+            Ok(())
+        }
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Fetch(arguments) => fetch::run(&arguments),
+        Command::Score(arguments) => score::run(&arguments),
+        Command::Feedback(arguments) => feedback::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
+        Command::Generate(arguments) => generate::generate(&arguments),
+        Command::Chat(arguments) => generate::chat(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Test { arguments } => return Ok(test(&arguments)),
+        Command::Export(arguments) => export::run(&arguments),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The exit status is that of `cargo test`.

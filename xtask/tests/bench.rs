@@ -77,6 +77,11 @@ fn steps_are_timed_and_their_arithmetic_is_counted() {
             }
         }
         assert!(found["matmul_peak"].as_f64().unwrap() > 1e8, "{what}");
+        // More than the program alone.
+        assert!(
+            found["estimate_bytes"].as_f64().unwrap() > 116e6,
+            "{what}: {found}"
+        );
     }
 }
 
@@ -103,6 +108,10 @@ fn online_steps_draw_completions_of_the_length_asked_for() {
             );
         }
         assert!(found["steps"][0]["flops"].as_f64().unwrap() > 0.0, "{what}");
+        assert!(
+            found["estimate_bytes"].as_f64().unwrap() > 116e6,
+            "{what}: {found}"
+        );
     }
 }
 

@@ -462,6 +462,67 @@ fn a_checkpoint_of_one_device_is_gone_on_with_on_the_other() {
 }
 
 #[test]
+fn a_gpu_without_memory_ends_the_run_with_what_would_help() {
+    let Some(_) = gpu() else { return };
+    if !xtask(&["devices"]).contains("llvmpipe") {
+        println!("skipped: only a driver whose memory is the program's can be left without");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (lab_model(folder.path()), folder.path().join("run"));
+    let path = out.display().to_string();
+    let train = |kilobytes: Option<u32>, more: &[&str]| {
+        // Without a limit `ulimit -v unlimited` changes nothing.
+        let limit = kilobytes.map_or("unlimited".to_owned(), |limit| limit.to_string());
+        let output = Command::new("sh")
+            .args(["-c", "ulimit -v \"$0\"; exec \"$@\"", &limit])
+            .arg(env!("CARGO_BIN_EXE_xtask"))
+            .args(["train", "sft", "--model", &model, "--out", &path])
+            .args(["--max-steps=3", "--compare=0", "--set=data.lab_rows=3000"])
+            .args(["--set=train.batch_size=2048", "--set=train.eval_samples=8"])
+            .args(more)
+            // Threads take address space.
+            .envs(["LP_NUM_THREADS", "RAYON_NUM_THREADS", "MALLOC_ARENA_MAX"].map(|n| (n, "2")))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let (status, said) = train(
+        None,
+        &["--memory-limit=1MB", "--set=train.micro_batch_size=256"],
+    );
+    assert!(status == Some(1) && said.contains("sft, step 1"), "{said}");
+    let all = [
+        "--resume",
+        "--device=wgpu",
+        "--set=train.micro_batch_size=2048",
+    ];
+    let (status, said) = train(Some(1_000_000), &all);
+    assert_eq!(status, Some(1), "{said}");
+    for needle in [
+        "sft, after step 1: the device refused memory",
+        "It was estimated at",
+        "were reserved",
+        "--set train.micro_batch_size=1 (",
+        "--set train.gradient_checkpointing=true (",
+        "--resume",
+    ] {
+        assert!(said.contains(needle), "`{needle}` is not in: {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+    let (status, said) = train(None, &["--resume", "--set=train.micro_batch_size=256"]);
+    assert_eq!(status, Some(0), "{said}");
+    let steps: Vec<f64> = Run::read(&out)
+        .metrics
+        .iter()
+        .filter(|row| row["loss"].is_number())
+        .filter_map(|row| row["step"].as_f64())
+        .collect();
+    assert_eq!(steps, [1.0, 2.0, 3.0]);
+}
+
+#[test]
 fn the_pipeline_runs() {
     let Some(kind) = gpu() else { return };
     let folder = tempfile::tempdir().unwrap();

@@ -16,6 +16,7 @@ mod adamw;
 mod attention;
 mod bf16;
 mod cpu;
+mod device_memory;
 mod embedding;
 #[cfg(feature = "gpu")]
 mod gpu;
@@ -41,6 +42,7 @@ pub use attention::{
     AttentionShape, SCORES_AT_ONCE, TASKS as ATTENTION_TASKS, attention,
     softmax_in_place as softmax_row,
 };
+pub use device_memory::{DeviceMemory, device_memory};
 pub use embedding::embedding;
 #[cfg(feature = "gpu")]
 pub use gpu::matmul::matmul_in_units;

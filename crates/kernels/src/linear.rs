@@ -6,6 +6,8 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::{FloatDType, Tensor};
 use rayon::prelude::*;
 
+#[cfg(feature = "gpu")]
+use crate::gpu;
 use crate::{
     activation::{Activation, Again},
     bf16,
@@ -45,10 +47,13 @@ pub fn linear_in(precision: Precision, x: impl Into<Activation>, weight: Tensor<
             precision,
             again: activation.again,
         };
-        apply(op, [x.into_dispatch(), weight.into_dispatch()])
-    } else {
-        linear_composed(precision, x, weight)
+        return apply(op, [x.into_dispatch(), weight.into_dispatch()]);
     }
+    #[cfg(feature = "gpu")]
+    if gpu::on_gpu(&x) && gpu::on_gpu(&weight) {
+        return gpu::apply(gpu::linear::Linear(precision), [x, weight]);
+    }
+    linear_composed(precision, x, weight)
 }
 
 /// [`linear_in`] composed of Burn's operations.

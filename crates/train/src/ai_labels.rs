@@ -163,12 +163,25 @@ pub fn label(
     prompts: &[PromptSample],
     config: &LabelConfig,
 ) -> Result<Labelled, TrainError> {
+    stage.within_memory("labels", |stage| {
+        work_on(stage, policy, tokenizer, judge, prompts, config)
+    })
+}
+
+fn work_on(
+    stage: &mut Stage<'_>,
+    policy: &Decoder,
+    tokenizer: &Tokenizer,
+    judge: &dyn Judge,
+    prompts: &[PromptSample],
+    config: &LabelConfig,
+) -> Result<Labelled, TrainError> {
     let asked = &prompts[..prompts.len().min(config.prompts)];
     let (name, total) = ("labels", asked.len() as u64);
     let mut lines: Vec<Line> = stage.run.read_lines(FILE)?;
     lines.truncate(asked.len());
     let step = lines.len() as u64;
-    stage.watch.begin();
+    stage.watch.begin(step);
     stage.observer.on(Event::Stage { name, step, total });
     while lines.len() < asked.len() {
         let started = Instant::now();
@@ -209,6 +222,7 @@ pub fn label(
             }
         }
         lines.extend(fresh);
+        stage.watch.reached(lines.len() as u64);
         let mut row = Row::default();
         let sure: Vec<f64> = lines.iter().filter_map(|line| line.probability).collect();
         if !sure.is_empty() {

@@ -191,11 +191,27 @@ pub fn chains(
     prompts: &[PromptSample],
     config: &CaiConfig,
 ) -> Result<Vec<Chain>, TrainError> {
+    stage.within_memory("revise", |stage| {
+        work_on(
+            stage, policy, tokenizer, critic, principles, prompts, config,
+        )
+    })
+}
+
+fn work_on(
+    stage: &mut Stage<'_>,
+    policy: &Decoder,
+    tokenizer: &Tokenizer,
+    critic: &dyn Critic,
+    principles: &[Principle],
+    prompts: &[PromptSample],
+    config: &CaiConfig,
+) -> Result<Vec<Chain>, TrainError> {
     let asked = &prompts[..prompts.len().min(config.prompts)];
     let mut done: Vec<Chain> = stage.run.read_lines(FILE)?;
     done.truncate(asked.len());
     let (name, step, total) = ("revise", done.len() as u64, asked.len() as u64);
-    stage.watch.begin();
+    stage.watch.begin(step);
     stage.observer.on(Event::Stage { name, step, total });
     while done.len() < asked.len() {
         let started = std::time::Instant::now();
@@ -249,6 +265,7 @@ pub fn chains(
             }
         }
         done.extend(fresh);
+        stage.watch.reached(done.len() as u64);
         let changed = done.iter().filter(|c| c.last() != c.draft).count();
         let mut row = Row::default();
         row.set("revise/changed", changed as f64 / done.len() as f64);

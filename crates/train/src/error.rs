@@ -57,6 +57,16 @@ pub enum TrainError {
         /// What was estimated, what is used, and what would help.
         reason: String,
     },
+    /// A GPU had no memory left within a step.
+    #[error("{stage}, after step {step}: {reason}")]
+    Refused {
+        /// The stage.
+        stage: String,
+        /// The last step that was done.
+        step: u64,
+        /// What the device said and, where the run is watched, what was estimated, what was used, and what would help.
+        reason: String,
+    },
     /// Something that has to hold in every run does not.
     #[error("{stage}, step {step}: {reason}")]
     Run {
@@ -77,7 +87,7 @@ impl TrainError {
             Self::Policy(error) => error.is_input(),
             Self::Io { source, .. } => togi_data::error::is_input(source),
             Self::Config { .. } | Self::Folder { .. } => true,
-            Self::Run { .. } | Self::Memory { .. } | Self::Algo(_) => false,
+            Self::Run { .. } | Self::Memory { .. } | Self::Refused { .. } | Self::Algo(_) => false,
         }
     }
 

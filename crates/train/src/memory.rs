@@ -14,12 +14,15 @@ mod choose;
 mod extent;
 mod of_recipes;
 mod of_stages;
+mod refusal;
 mod watch;
 
+pub(crate) use available::note_peak;
 pub use available::{Available, available, parse_size, peak, peak_of, resident};
 pub use choose::{Keys, Setting};
 pub use extent::{Extent, Sizes, sizes};
 pub use of_stages::{OfStage, RlhfSizes};
+pub use refusal::{refused, unless_refused};
 pub use watch::{Watch, Watching};
 
 const FLOAT: u64 = 4;

@@ -98,6 +98,18 @@ pub fn train(
     optim: &OptimSection,
     config: &LoopSection,
 ) -> Result<Option<Row>, TrainError> {
+    stage.within_memory(stage.name, |stage| {
+        take_steps(stage, decoder, objective, optim, config)
+    })
+}
+
+fn take_steps(
+    stage: &mut Stage<'_>,
+    decoder: &mut Decoder,
+    objective: &mut impl Objective,
+    optim: &OptimSection,
+    config: &LoopSection,
+) -> Result<Option<Row>, TrainError> {
     let name = stage.name;
     let mut adam = AdamW::new(&decoder.params);
     let mut order = Order::new(stage.seed, objective.len());
@@ -112,7 +124,7 @@ pub fn train(
         let kept = checkpoint.state["objective"].clone();
         objective.restore(&mut checkpoint, &kept)?;
     }
-    stage.watch.begin();
+    stage.watch.begin(step);
     stage.observer.on(Event::Stage {
         name,
         step,

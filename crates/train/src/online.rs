@@ -105,6 +105,18 @@ pub fn train<A: OnlineAlgorithm>(
     valid: &[PromptSample],
     config: &OnlineConfig<A>,
 ) -> Result<Option<Row>, TrainError> {
+    stage.within_memory(stage.name, |stage| {
+        take_steps(stage, models, prompts, valid, config)
+    })
+}
+
+fn take_steps<A: OnlineAlgorithm>(
+    stage: &mut Stage<'_>,
+    models: &mut OnlineModels<'_>,
+    prompts: &[PromptSample],
+    valid: &[PromptSample],
+    config: &OnlineConfig<A>,
+) -> Result<Option<Row>, TrainError> {
     let name = stage.name;
     let mut adam = AdamW::new(&models.policy.params);
     let mut order = Order::new(stage.seed, prompts.len());
@@ -130,7 +142,7 @@ pub fn train<A: OnlineAlgorithm>(
         start.save(stage.run, name, 0, config.keep_checkpoints)?;
     }
     let total = config.max_steps;
-    stage.watch.begin();
+    stage.watch.begin(step);
     stage.observer.on(Event::Stage { name, step, total });
     let mut last_eval = None;
     while step < total && !progress.spent {

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use togi_kernels::{AdamWStep, adamw_step, sum_of_squares};
 use togi_policy::Params;
 
-use crate::config::OptimSection;
+use crate::{config::OptimSection, memory::note_peak};
 
 /// Optimiser state of one model: moments of its trainable parameters, in their order.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +43,10 @@ impl AdamW {
         lr: f64,
     ) -> f64 {
         let norm = sum_of_squares(grads.iter().map(|(_, g)| g)).sqrt();
+        if let Some((_, grad)) = grads.first() {
+            // Gradients are all there, and nothing waits for the device: their norm has just been read.
+            note_peak(&grad.device());
+        }
         if !norm.is_finite() {
             return norm;
         }

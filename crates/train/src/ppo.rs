@@ -134,6 +134,18 @@ pub fn train(
     valid: &[PromptSample],
     config: &PpoConfig,
 ) -> Result<Option<Row>, TrainError> {
+    stage.within_memory(stage.name, |stage| {
+        take_steps(stage, models, prompts, valid, config)
+    })
+}
+
+fn take_steps(
+    stage: &mut Stage<'_>,
+    models: &mut Models<'_>,
+    prompts: &[PromptSample],
+    valid: &[PromptSample],
+    config: &PpoConfig,
+) -> Result<Option<Row>, TrainError> {
     let name = stage.name;
     let mut adam = AdamW::new(&models.policy.params);
     let mut value_adam = AdamW::new(&models.value.params);
@@ -166,7 +178,7 @@ pub fn train(
         }
         start.save(stage.run, name, 0, config.keep_checkpoints)?;
     }
-    stage.watch.begin();
+    stage.watch.begin(step);
     stage.observer.on(Event::Stage {
         name,
         step,

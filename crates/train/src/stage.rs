@@ -8,7 +8,7 @@ use togi_eval::report::Alarm;
 use crate::{
     checkpoint::{Checkpoint, Found},
     error::TrainError,
-    memory::Watch,
+    memory::{Watch, refused, unless_refused},
     metrics::{Event, Observer, Row},
     run_folder::RunFolder,
 };
@@ -46,6 +46,10 @@ impl Stage<'_> {
         tokens: usize,
         started: Instant,
     ) -> Result<(), TrainError> {
+        if let Some(reason) = refused() {
+            return Err(self.refused(self.name, &reason));
+        }
+        self.watch.reached(step);
         let seconds = started.elapsed().as_secs_f64();
         let tokens_per_second = tokens as f64 / seconds;
         self.run
@@ -81,6 +85,30 @@ impl Stage<'_> {
             step,
             reason,
         })
+    }
+
+    /// Takes the steps of the stage, or of a part that has this name: where a GPU has no memory left in one, the
+    /// error says what would help.
+    pub(crate) fn within_memory<T>(
+        &mut self,
+        name: &str,
+        steps: impl FnOnce(&mut Self) -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        match (unless_refused(|| steps(self)), refused()) {
+            (Ok(done), None) => done,
+            (Ok(Err(error @ TrainError::Refused { .. })), _) => Err(error),
+            // Whatever came out is not to be relied on.
+            (Ok(_), Some(reason)) | (Err(reason), _) => Err(self.refused(name, &reason)),
+        }
+    }
+
+    fn refused(&self, name: &str, reason: &str) -> TrainError {
+        let (step, reason) = self.watch.refused(reason);
+        TrainError::Refused {
+            stage: name.to_owned(),
+            step,
+            reason,
+        }
     }
 
     /// Writes down and tells alarms.

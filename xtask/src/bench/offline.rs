@@ -7,8 +7,10 @@ use clap::Args;
 use togi_data::Sample;
 use togi_policy::{LoraConfig, Policy};
 use togi_train::{
+    config::LoopSection,
+    memory::{Demand, Extent, Work, sizes},
     preference::{Preference, PreferenceConfig},
-    sft::Sft,
+    sft::{Sft, SftConfig},
 };
 
 use super::{Common, at_least_one, flops, load, pairs::pairs, steps};
@@ -60,6 +62,34 @@ impl OfflineArguments {
     fn sizes(&self) -> (usize, usize) {
         (self.batch as usize, self.steps as usize)
     }
+
+    fn adapter(&self) -> Option<LoraConfig> {
+        (self.lora > 0).then(|| lora(self.lora))
+    }
+
+    /// A step as the recipes' configurations have it.
+    fn step(&self) -> LoopSection {
+        LoopSection {
+            max_steps: 1,
+            batch_size: self.batch as usize,
+            micro_batch_size: self.batch as usize,
+            gradient_checkpointing: self.gradient_checkpointing,
+            ..LoopSection::default()
+        }
+    }
+
+    /// What the largest batch is estimated to need; nothing is held out.
+    fn estimate<T: Extent>(&self, mut demand: Demand, samples: &[T]) -> Option<u64> {
+        if let Work::Fixed { looked_at, .. } = &mut demand.work {
+            *looked_at = 0;
+        }
+        let sizes = sizes(samples);
+        let batches = sizes.chunks(self.batch as usize);
+        batches
+            .map(|batch| demand.clone().with_sizes(batch.to_vec()))
+            .map(|demand| demand.estimate().total())
+            .max()
+    }
 }
 
 pub(crate) fn dpo(arguments: &OfflineArguments) -> Result<()> {
@@ -72,14 +102,20 @@ pub(crate) fn dpo(arguments: &OfflineArguments) -> Result<()> {
         arguments.max_length,
         batch * count,
     )?;
-    let settings = PreferenceConfig::default();
+    let settings = PreferenceConfig {
+        train: arguments.step(),
+        lora: arguments.adapter(),
+        ..PreferenceConfig::default()
+    };
+    let demand = Demand::preference(&settings, &policy.decoder, Vec::new());
+    let estimate = arguments.estimate(demand, &pairs);
     let reference = policy.decoder.clone();
     let (objective, _) = Preference::new(&pairs, &[], &settings, &reference)?;
     adapt(&mut policy, arguments.lora)?;
     let optim = steps::constant(LEARNING_RATE);
     let decoder = &mut policy.decoder;
     // Each pair is new, so that the reference scores it in the same step.
-    let steps = steps::take(
+    let mut steps = steps::take(
         decoder,
         &objective,
         batch,
@@ -93,6 +129,7 @@ pub(crate) fn dpo(arguments: &OfflineArguments) -> Result<()> {
             work.total()
         },
     )?;
+    steps.estimate_bytes = estimate;
     steps.print(arguments.common.json)
 }
 
@@ -107,6 +144,13 @@ pub(crate) fn sft(arguments: &OfflineArguments) -> Result<()> {
         batch * count,
     )?;
     let train: Vec<Sample> = pairs.into_iter().map(|pair| pair.chosen).collect();
+    let settings = SftConfig {
+        train: arguments.step(),
+        lora: arguments.adapter(),
+        ..SftConfig::default()
+    };
+    let demand = Demand::sft(&settings, &policy.decoder, Vec::new());
+    let estimate = arguments.estimate(demand, &train);
     adapt(&mut policy, arguments.lora)?;
     let objective = Sft {
         train: &train,
@@ -114,7 +158,7 @@ pub(crate) fn sft(arguments: &OfflineArguments) -> Result<()> {
     };
     let optim = steps::constant(LEARNING_RATE);
     let decoder = &mut policy.decoder;
-    let steps = steps::take(
+    let mut steps = steps::take(
         decoder,
         &objective,
         batch,
@@ -126,5 +170,6 @@ pub(crate) fn sft(arguments: &OfflineArguments) -> Result<()> {
             flops::training(decoder, &samples).total()
         },
     )?;
+    steps.estimate_bytes = estimate;
     steps.print(arguments.common.json)
 }

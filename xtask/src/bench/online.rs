@@ -13,7 +13,7 @@ use togi_policy::{Decoder, Sampling};
 use togi_reward::{Reward, Scorable, Score, Unscorable};
 use togi_train::{
     grpo::Grpo,
-    memory::{self, Watch},
+    memory::{self, Demand, Watch, sizes},
     metrics::{Event, Observer},
     offline::Stage,
     online::{self, OnlineConfig, OnlineModels},
@@ -190,13 +190,14 @@ impl Setting {
         all.total()
     }
 
-    fn finished(&self, mut watch: Watcher, flops: f64) -> Steps {
+    fn finished(&self, mut watch: Watcher, flops: f64, demand: &Demand) -> Steps {
         for step in &mut watch.steps {
             step.flops = flops;
         }
         Steps {
             steps: watch.steps,
             peak_bytes: watch.peak_bytes,
+            estimate_bytes: Some(demand.estimate().total()),
             matmul_peak: peak::of(self.decoder.device()),
             drawn: watch.drawn,
         }
@@ -216,9 +217,11 @@ pub(crate) fn grpo(arguments: &OnlineArguments) -> Result<()> {
         kl_coef: KL_COEF,
         optim: constant(LEARNING_RATE),
         eval_every: 0,
+        eval_samples: 0,
         checkpoint_every: 0,
         ..OnlineConfig::default()
     };
+    let demand = Demand::online(&config, &setting.decoder, 0, &sizes(&setting.prompts));
     let flops = setting.flops(GROUP, &[&reference], &[&reference]);
     let mut watch = setting.watch();
     let folder = tempfile::tempdir()?;
@@ -238,7 +241,9 @@ pub(crate) fn grpo(arguments: &OnlineArguments) -> Result<()> {
         tokenizer: &setting.tokenizer,
     };
     online::train(&mut stage, &mut models, &setting.prompts, &[], &config)?;
-    setting.finished(watch, flops).print(arguments.common.json)
+    setting
+        .finished(watch, flops, &demand)
+        .print(arguments.common.json)
 }
 
 pub(crate) fn ppo(arguments: &OnlineArguments) -> Result<()> {
@@ -255,9 +260,11 @@ pub(crate) fn ppo(arguments: &OnlineArguments) -> Result<()> {
         optim: constant(LEARNING_RATE),
         value_learning_rate: LEARNING_RATE,
         eval_every: 0,
+        eval_samples: 0,
         checkpoint_every: 0,
         ..PpoConfig::default()
     };
+    let demand = Demand::ppo(&config, &setting.decoder, 0, &sizes(&setting.prompts));
     let flops = setting.flops(1, &[&reference, &reference, &value], &[&reference, &value]);
     let mut watch = setting.watch();
     let folder = tempfile::tempdir()?;
@@ -278,5 +285,7 @@ pub(crate) fn ppo(arguments: &OnlineArguments) -> Result<()> {
         tokenizer: &setting.tokenizer,
     };
     ppo::train(&mut stage, &mut models, &setting.prompts, &[], &config)?;
-    setting.finished(watch, flops).print(arguments.common.json)
+    setting
+        .finished(watch, flops, &demand)
+        .print(arguments.common.json)
 }

@@ -37,6 +37,9 @@ pub(crate) struct Steps {
     pub(crate) steps: Vec<Step>,
     /// The most memory that the program used.
     pub(crate) peak_bytes: u64,
+    /// What was estimated before them, where the recipe has an estimate.
+    #[serde(default)]
+    pub(crate) estimate_bytes: Option<u64>,
     /// The matmul peak of the machine, in FLOP/s.
     #[serde(default)]
     pub(crate) matmul_peak: Option<f64>,
@@ -94,13 +97,25 @@ impl Steps {
             );
         }
         println!(
-            "{:.3} s a step, {:.0} tokens/s, peak memory {}",
+            "{:.3} s a step, {:.0} tokens/s, peak memory {}{}",
             self.seconds(),
             self.tokens_per_second(),
-            memory::human(self.peak_bytes)
+            memory::human(self.peak_bytes),
+            self.about_estimate()
         );
         println!("{}", self.about_peak());
         Ok(())
+    }
+
+    /// What the estimate was, beside the peak.
+    fn about_estimate(&self) -> String {
+        match self.estimate_bytes {
+            Some(bytes) if self.peak_bytes > 0 => {
+                let ratio = bytes as f64 / self.peak_bytes as f64;
+                format!(" (estimate {}, {ratio:.2} of it)", memory::human(bytes))
+            }
+            _ => String::new(),
+        }
     }
 
     /// One line about the matmul peak.
@@ -123,6 +138,7 @@ impl Steps {
         Self {
             steps,
             peak_bytes,
+            estimate_bytes: None,
             matmul_peak: peak::of(device),
             drawn: Vec::new(),
         }

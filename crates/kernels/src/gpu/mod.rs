@@ -21,6 +21,7 @@ pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod extension;
 mod launch;
+pub(crate) mod linear;
 pub(crate) mod log_probs;
 pub(crate) mod matmul;
 pub(crate) mod rms_norm;

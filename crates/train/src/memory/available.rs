@@ -1,8 +1,12 @@
 //! What there is, and what this process uses.
 
-use std::fs;
+use std::{
+    fs,
+    sync::{Mutex, PoisonError},
+};
 
 use burn::tensor::Device;
+use togi_kernels::{DeviceMemory, device_memory};
 
 use crate::error::TrainError;
 
@@ -26,12 +30,13 @@ impl Available {
 }
 
 /// Memory that this process can have in all, what it uses already among it: of the device that it
-/// computes on. The user's limit counts where it is the smaller.
+/// computes on. The user's limit counts where it is the smaller. A tenth of a GPU's memory is left to its driver and to
+/// what an estimate is off; what other programs use of it is left out where the driver tells.
 pub fn available(device: &Device, limit: Option<u64>) -> Available {
     let found = if *device == Device::flex() {
         system()
     } else {
-        Available::Unknown("the device does not tell how much of its memory is free")
+        of_gpu(device)
     };
     match (limit, found) {
         (Some(limit), Available::Known(bytes, from)) if bytes < limit => {
@@ -40,6 +45,28 @@ pub fn available(device: &Device, limit: Option<u64>) -> Available {
         (Some(limit), _) => Available::Known(limit, "--memory-limit"),
         (None, found) => found,
     }
+}
+
+fn of_gpu(device: &Device) -> Available {
+    match device_memory(device) {
+        Some(memory) => left_of(memory, reserved(device).unwrap_or(0)),
+        None => Available::Unknown("the device does not tell how much memory it has"),
+    }
+}
+
+/// Of a GPU's memory, where this process uses some of it already.
+fn left_of(DeviceMemory { total, free }: DeviceMemory, ours: u64) -> Available {
+    match free {
+        Some(free) => Available::Known(
+            nine_tenths(total.min(free + ours)),
+            "nine tenths of what the GPU has free, or this run uses",
+        ),
+        None => Available::Known(nine_tenths(total), "nine tenths of the GPU's memory"),
+    }
+}
+
+fn nine_tenths(bytes: u64) -> u64 {
+    bytes / 10 * 9
 }
 
 /// What the machine and this process's control group leave it.
@@ -104,11 +131,32 @@ pub fn peak() -> Option<u64> {
 }
 
 /// The most that was used, in bytes, where it is told: on the CPU this process's memory, elsewhere what the
-/// device's pools have reserved for it.
+/// device's pools had reserved when it was asked for, as [`note_peak`] does.
 pub fn peak_of(device: &Device) -> Option<u64> {
+    static SEEN: Mutex<Vec<(Device, u64)>> = Mutex::new(Vec::new());
     if *device == Device::flex() {
         return peak();
     }
+    let now = reserved(device)?;
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, most)) = seen.iter_mut().find(|(known, _)| known == device) {
+        *most = now.max(*most);
+        return Some(*most);
+    }
+    seen.push((device.clone(), now));
+    Some(now)
+}
+
+/// Sees what a GPU's pools have reserved now: they give some of it back later. Does nothing on the CPU, whose system
+/// sees it by itself.
+pub(crate) fn note_peak(device: &Device) {
+    if *device != Device::flex() {
+        peak_of(device);
+    }
+}
+
+/// What a GPU's pools have reserved.
+pub(super) fn reserved(device: &Device) -> Option<u64> {
     let usage = device.memory_pool_usage()?;
     Some(usage.bytes_reserved)
 }
@@ -178,6 +226,15 @@ mod tests {
             let with_more = available(&device, Some(u64::MAX));
             assert_ne!(with_more.bytes(), Some(u64::MAX), "the machine has less");
         }
+    }
+
+    #[test]
+    fn a_tenth_of_a_gpu_is_left() {
+        let bytes = |free, ours| left_of(DeviceMemory { total: 800, free }, ours).bytes();
+        assert_eq!(bytes(None, 100), Some(720));
+        assert_eq!(bytes(Some(300), 100), Some(360));
+        // A part of a card, whose driver tells of the whole.
+        assert_eq!(bytes(Some(5000), 100), Some(720));
     }
 
     #[test]

@@ -3,13 +3,16 @@
 use burn::tensor::Device;
 use togi_kernels::give_back_freed_memory;
 
-use super::{Available, Demand, Keys, OfStage, available, human, peak_of, resident};
+use super::{
+    Available, Demand, Keys, OfStage, available, available::reserved, human, peak_of,
+    refusal::after_refusal, resident,
+};
 
 /// What a run may use, and what to say when that is not enough.
 ///
-/// A failed allocation ends the process, and so does the system when memory runs out: neither can be
+/// On the CPU a failed allocation ends the process, and so does the system when memory runs out: neither can be
 /// caught. So what the process has used is looked at after each step, when it can still leave a whole
-/// checkpoint.
+/// checkpoint. A GPU's refusal is caught in the step ([`super::unless_refused`]).
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     limit: Option<u64>,
@@ -18,6 +21,8 @@ pub struct Watch {
     advice: String,
     /// The most that was used before the steps that are watched.
     before: u64,
+    /// The last step that was done, and the most that was used by then.
+    reached: (u64, u64),
 }
 
 /// Whether the stages of a run are watched.
@@ -56,6 +61,7 @@ impl Watch {
             estimate: demand.estimate().total(),
             advice: settings.join(", "),
             before: 0,
+            reached: (0, 0),
         }
     }
 
@@ -76,21 +82,53 @@ impl Watch {
         ))
     }
 
-    /// The steps begin: what was used before, by other stages or to read a checkpoint, is not theirs, and what
-    /// that left free goes back to the system.
-    pub(crate) fn begin(&mut self) {
+    /// Steps begin after this one: what was used before, by other stages or to read a checkpoint, is not theirs, and
+    /// what that left free goes back to the system.
+    pub(crate) fn begin(&mut self, step: u64) {
         if let Some(device) = &self.device {
             give_back_freed_memory();
             self.before = peak_of(device).unwrap_or(0);
         }
+        self.reached(step);
+    }
+
+    /// This step is done.
+    pub(crate) fn reached(&mut self, step: u64) {
+        let used = self.device.as_ref().and_then(peak_of);
+        self.reached = (step, used.unwrap_or(0));
+    }
+
+    /// What to say where the device has refused memory for this `reason`: the last step that was done, and what was
+    /// estimated, what is used, and what would help.
+    pub(crate) fn refused(&self, reason: &str) -> (u64, String) {
+        let (step, used) = self.reached;
+        let said = format!("the device refused memory ({reason})");
+        let Some(device) = &self.device else {
+            return (step, said);
+        };
+        // A device that has failed may not tell any more.
+        let now = after_refusal(|| peak_of(device)).flatten();
+        let said = format!(
+            "{said}. It was estimated at {}, and at most {} were reserved; {}. What is written down and whole \
+             checkpoints are kept: --resume goes on from there, with another micro_batch_size, \
+             gradient_checkpointing or sampling.batch_size too",
+            human(self.estimate),
+            human(now.unwrap_or(used).max(used)),
+            self.would_help()
+        );
+        (step, said)
     }
 
     /// After a step: why the run cannot go on, if it cannot.
     pub(crate) fn short(&self) -> Option<String> {
         let device = self.device.as_ref()?;
-        let (most, now) = (peak_of(device)?, resident()?);
+        let most = peak_of(device)?;
+        let now = match *device == Device::flex() {
+            true => resident()?,
+            false => reserved(device)?,
+        };
         // Freed memory is kept: what is held after a step is near the most of it.
-        let used = match *device == Device::flex() && most <= self.before {
+        let used = match most <= self.before {
             true => now,
             false => most,
         };
@@ -142,6 +180,33 @@ mod tests {
     use super::{super::peak, *};
 
     #[test]
+    fn a_refusal_says_what_is_known() {
+        let (step, said) = Watch::default().refused("none left");
+        assert_eq!(
+            (step, said.as_str()),
+            (0, "the device refused memory (none left)")
+        );
+        let mut watch = Watch {
+            device: Some(Device::flex()),
+            estimate: 3_000_000,
+            advice: "--set x=1 (1 MB)".to_owned(),
+            ..Watch::default()
+        };
+        watch.reached(7);
+        let (step, said) = watch.refused("none left");
+        assert_eq!(step, 7);
+        for needle in [
+            "(none left)",
+            "estimated at 3.0 MB",
+            "reserved",
+            "--set x=1",
+            "--resume",
+        ] {
+            assert!(said.contains(needle), "`{needle}` is not in: {said}");
+        }
+    }
+
+    #[test]
     fn what_was_used_before_the_steps_is_not_theirs() {
         let watch = || Watch {
             device: Some(Device::flex()),
@@ -161,14 +226,14 @@ mod tests {
             ..watch()
         };
         assert!(later.short().is_some(), "the spike is in this watch's time");
-        later.begin();
+        later.begin(1);
         assert_eq!(later.short(), None);
         // More than before is the steps' own, and so is what is held.
         let mut smaller = Watch {
             limit: Some(1 << 20),
             ..watch()
         };
-        smaller.begin();
+        smaller.begin(0);
         assert!(smaller.short().is_some());
     }
 }

@@ -434,6 +434,7 @@ mod tests {
         Measured::Steps(Steps {
             steps: losses.iter().map(step).collect(),
             peak_bytes: 1,
+            estimate_bytes: None,
             matmul_peak: Some(1.0),
             drawn: drawn.collect(),
         })
