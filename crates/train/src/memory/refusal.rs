@@ -93,38 +93,3 @@ pub(super) fn after_refusal<T>(question: impl FnOnce() -> T) -> Option<T> {
     LISTENING.fetch_sub(1, Ordering::Relaxed);
     answer
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusal_becomes_an_error_and_nothing_else_does() {
-        assert_eq!(unless_refused(|| 3), Ok(3));
-        let other = catch_unwind(|| unless_refused(|| panic!("index out of bounds")));
-        assert!(other.is_err(), "{other:?}");
-        // Whichever thread it is that hears of it.
-        let refused = unless_refused(|| {
-            let driver = std::thread::spawn(|| panic!("wgpu error: Out of Memory\n"));
-            driver.join().expect("what was to be made");
-        });
-        assert_eq!(refused, Err("wgpu error: Out of Memory".to_owned()));
-        // Nor does it matter whether anybody asked for what that thread was to make.
-        let unnoticed = unless_refused(|| {
-            let driver = std::thread::spawn(|| panic!("CUDA_ERROR_OUT_OF_MEMORY"));
-            assert!(driver.join().is_err());
-            super::refused()
-        });
-        assert!(unnoticed.unwrap().is_some());
-        let refused: Result<(), String> = unless_refused(|| {
-            let text = "Error while reading data\nout of device memory allocating 64 bytes\n at f";
-            panic!("{text}");
-        });
-        assert_eq!(
-            refused,
-            Err("out of device memory allocating 64 bytes".to_owned())
-        );
-        assert_eq!(after_refusal(|| 3), Some(3));
-        assert_eq!(after_refusal(|| -> i32 { panic!("poisoned") }), None);
-    }
-}
