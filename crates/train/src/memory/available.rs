@@ -131,7 +131,7 @@ pub fn peak() -> Option<u64> {
 }
 
 /// The most that was used, in bytes, where it is told: on the CPU this process's memory, elsewhere what the
-/// device's pools had reserved when it was asked for, as [`note_peak`] does.
+/// device's pools had reserved at most when it was asked for; the optimiser asks in each step.
 pub fn peak_of(device: &Device) -> Option<u64> {
     static SEEN: Mutex<Vec<(Device, u64)>> = Mutex::new(Vec::new());
     if *device == Device::flex() {
