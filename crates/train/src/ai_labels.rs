@@ -163,96 +163,86 @@ pub fn label(
     prompts: &[PromptSample],
     config: &LabelConfig,
 ) -> Result<Labelled, TrainError> {
-    stage.within_memory("labels", |stage| {
-        work_on(stage, policy, tokenizer, judge, prompts, config)
-    })
-}
-
-fn work_on(
-    stage: &mut Stage<'_>,
-    policy: &Decoder,
-    tokenizer: &Tokenizer,
-    judge: &dyn Judge,
-    prompts: &[PromptSample],
-    config: &LabelConfig,
-) -> Result<Labelled, TrainError> {
-    let asked = &prompts[..prompts.len().min(config.prompts)];
-    let (name, total) = ("labels", asked.len() as u64);
-    let mut lines: Vec<Line> = stage.run.read_lines(FILE)?;
-    lines.truncate(asked.len());
-    let step = lines.len() as u64;
-    stage.watch.begin(step);
-    stage.observer.on(Event::Stage { name, step, total });
-    while lines.len() < asked.len() {
-        let started = Instant::now();
-        let first = lines.len();
-        let size = at_once(first, config.batch_size);
-        let part = &asked[first..asked.len().min(first + size)];
-        let twice: Vec<&PromptSample> = part.iter().flat_map(|p| [p, p]).collect();
-        let number = 2 * first as u64;
-        let drawn = rollouts(
-            policy,
-            tokenizer,
-            &twice,
-            &config.sampling,
-            stage.seed,
-            number,
-        )?;
-        let fresh = compare(judge, &drawn);
-        // What a judge that fails leaves is not written down: a resumed run asks again.
-        let all = || lines.iter().chain(&fresh);
-        let asked_of = all().filter(|line| line.was_asked()).count();
-        let failed_of = all().filter(|line| line.unscorable.is_some()).count();
-        let last = first + part.len() == asked.len();
-        if too_many(failed_of, asked_of, config.max_unscorable, last) {
-            let reason = all().find_map(|line| line.unscorable.clone());
-            let reason = format!(
-                "{failed_of} of {asked_of} pairs could not be compared by {}, more than \
+    let name = "labels";
+    stage.within_memory(name, |stage| {
+        let asked = &prompts[..prompts.len().min(config.prompts)];
+        let total = asked.len() as u64;
+        let mut lines: Vec<Line> = stage.run.read_lines(FILE)?;
+        lines.truncate(asked.len());
+        let step = lines.len() as u64;
+        stage.watch.begin(step);
+        stage.observer.on(Event::Stage { name, step, total });
+        while lines.len() < asked.len() {
+            let started = Instant::now();
+            let first = lines.len();
+            let size = at_once(first, config.batch_size);
+            let part = &asked[first..asked.len().min(first + size)];
+            let twice: Vec<&PromptSample> = part.iter().flat_map(|p| [p, p]).collect();
+            let number = 2 * first as u64;
+            let drawn = rollouts(
+                policy,
+                tokenizer,
+                &twice,
+                &config.sampling,
+                stage.seed,
+                number,
+            )?;
+            let fresh = compare(judge, &drawn);
+            // What a judge that fails leaves is not written down: a resumed run asks again.
+            let all = || lines.iter().chain(&fresh);
+            let asked_of = all().filter(|line| line.was_asked()).count();
+            let failed_of = all().filter(|line| line.unscorable.is_some()).count();
+            let last = first + part.len() == asked.len();
+            if too_many(failed_of, asked_of, config.max_unscorable, last) {
+                let reason = all().find_map(|line| line.unscorable.clone());
+                let reason = format!(
+                    "{failed_of} of {asked_of} pairs could not be compared by {}, more than \
                  label.max_unscorable = {} allows: {}",
-                judge.name(),
-                config.max_unscorable,
-                reason.unwrap_or_default()
-            );
-            return Err(failed(stage, reason));
-        }
-        for line in &fresh {
-            let row = serde_json::to_value(line).map_err(|e| failed(stage, e.to_string()))?;
-            if let Value::Object(row) = row {
-                stage.run.append(FILE, &row)?;
+                    judge.name(),
+                    config.max_unscorable,
+                    reason.unwrap_or_default()
+                );
+                return Err(failed(stage, reason));
+            }
+            for line in &fresh {
+                let row = serde_json::to_value(line).map_err(|e| failed(stage, e.to_string()))?;
+                if let Value::Object(row) = row {
+                    stage.run.append(FILE, &row)?;
+                }
+            }
+            lines.extend(fresh);
+            stage.watch.reached(lines.len() as u64);
+            let mut row = Row::default();
+            let sure: Vec<f64> = lines.iter().filter_map(|line| line.probability).collect();
+            if !sure.is_empty() {
+                row.set("judge/confidence", mean(sure));
+            }
+            let share = failed_of as f64 / asked_of.max(1) as f64;
+            row.set("judge/unscorable", share);
+            let tokens: usize = drawn.iter().map(|r| r.completion().len()).sum();
+            stage.observer.on(Event::Step {
+                step: lines.len() as u64,
+                row: &row,
+                tokens_per_second: tokens as f64 / started.elapsed().as_secs_f64(),
+            });
+            let short = stage.short_of_memory(name, lines.len() as u64);
+            if let Some(error) = short.filter(|_| !last) {
+                return Err(error);
             }
         }
-        lines.extend(fresh);
-        stage.watch.reached(lines.len() as u64);
-        let mut row = Row::default();
-        let sure: Vec<f64> = lines.iter().filter_map(|line| line.probability).collect();
-        if !sure.is_empty() {
-            row.set("judge/confidence", mean(sure));
+        stage.observer.on(Event::Done);
+        let labelled = sorted(&lines, tokenizer, config);
+        if labelled.train.is_empty() {
+            let reason = format!("no pair came out: {}", labelled.summary());
+            return Err(TrainError::config("label.prompts", reason));
         }
-        let share = failed_of as f64 / asked_of.max(1) as f64;
-        row.set("judge/unscorable", share);
-        let tokens: usize = drawn.iter().map(|r| r.completion().len()).sum();
-        stage.observer.on(Event::Step {
-            step: lines.len() as u64,
-            row: &row,
-            tokens_per_second: tokens as f64 / started.elapsed().as_secs_f64(),
-        });
-        let short = stage.short_of_memory(name, lines.len() as u64);
-        if let Some(error) = short.filter(|_| !last) {
-            return Err(error);
+        stage.observer.on(Event::Message(&labelled.summary()));
+        let usage = judge.usage();
+        if !usage.is_empty() {
+            stage.observer.on(Event::Message(&usage));
         }
-    }
-    stage.observer.on(Event::Done);
-    let labelled = sorted(&lines, tokenizer, config);
-    if labelled.train.is_empty() {
-        let reason = format!("no pair came out: {}", labelled.summary());
-        return Err(TrainError::config("label.prompts", reason));
-    }
-    stage.observer.on(Event::Message(&labelled.summary()));
-    let usage = judge.usage();
-    if !usage.is_empty() {
-        stage.observer.on(Event::Message(&usage));
-    }
-    Ok(labelled)
+        Ok(labelled)
+    })
 }
 
 const FILE: &str = "labels.jsonl";

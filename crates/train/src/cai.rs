@@ -191,102 +191,90 @@ pub fn chains(
     prompts: &[PromptSample],
     config: &CaiConfig,
 ) -> Result<Vec<Chain>, TrainError> {
-    stage.within_memory("revise", |stage| {
-        work_on(
-            stage, policy, tokenizer, critic, principles, prompts, config,
-        )
-    })
-}
-
-fn work_on(
-    stage: &mut Stage<'_>,
-    policy: &Decoder,
-    tokenizer: &Tokenizer,
-    critic: &dyn Critic,
-    principles: &[Principle],
-    prompts: &[PromptSample],
-    config: &CaiConfig,
-) -> Result<Vec<Chain>, TrainError> {
-    let asked = &prompts[..prompts.len().min(config.prompts)];
-    let mut done: Vec<Chain> = stage.run.read_lines(FILE)?;
-    done.truncate(asked.len());
-    let (name, step, total) = ("revise", done.len() as u64, asked.len() as u64);
-    stage.watch.begin(step);
-    stage.observer.on(Event::Stage { name, step, total });
-    while done.len() < asked.len() {
-        let started = std::time::Instant::now();
-        let first = done.len();
-        let part: Vec<&PromptSample> = asked[first..]
-            .iter()
-            .take(at_once(first, config.batch_size))
-            .collect();
-        let sampling = &config.sampling;
-        let drafts = rollouts(policy, tokenizer, &part, sampling, stage.seed, first as u64)?;
-        let tokens: usize = drafts.iter().map(|d| d.completion().len()).sum();
-        let mut fresh: Vec<Chain> = drafts
-            .into_iter()
-            .map(|draft| Chain {
-                prompt: draft.prompt,
-                draft: draft.text,
-                cut: draft.finish == Finish::Length,
-                steps: Vec::new(),
-                unscorable: None,
-            })
-            .collect();
-        for round in 0..config.rounds {
-            let drawn: Vec<&Principle> = (0..fresh.len())
-                .map(|i| {
-                    let stream = [0x6361_6900, (first + i) as u64, round as u64];
-                    let mut rng = CounterRng::new(stage.seed, &stream);
-                    &principles[rng.below(principles.len())]
+    let name = "revise";
+    stage.within_memory(name, |stage| {
+        let asked = &prompts[..prompts.len().min(config.prompts)];
+        let mut done: Vec<Chain> = stage.run.read_lines(FILE)?;
+        done.truncate(asked.len());
+        let (step, total) = (done.len() as u64, asked.len() as u64);
+        stage.watch.begin(step);
+        stage.observer.on(Event::Stage { name, step, total });
+        while done.len() < asked.len() {
+            let started = std::time::Instant::now();
+            let first = done.len();
+            let part: Vec<&PromptSample> = asked[first..]
+                .iter()
+                .take(at_once(first, config.batch_size))
+                .collect();
+            let sampling = &config.sampling;
+            let drafts = rollouts(policy, tokenizer, &part, sampling, stage.seed, first as u64)?;
+            let tokens: usize = drafts.iter().map(|d| d.completion().len()).sum();
+            let mut fresh: Vec<Chain> = drafts
+                .into_iter()
+                .map(|draft| Chain {
+                    prompt: draft.prompt,
+                    draft: draft.text,
+                    cut: draft.finish == Finish::Length,
+                    steps: Vec::new(),
+                    unscorable: None,
                 })
                 .collect();
-            revise(critic, &mut fresh, &drawn);
-        }
-        // What a critic that fails leaves is not written down: a resumed run asks again.
-        let all = || done.iter().chain(&fresh);
-        let bad: Vec<&String> = all().filter_map(|c| c.unscorable.as_ref()).collect();
-        let (count, last) = (all().count(), first + part.len() == asked.len());
-        if too_many(bad.len(), count, config.max_unscorable, last) {
-            let reason = format!(
-                "{} of {count} answers could not be revised by {}, more than max_unscorable = {} allows: {}",
-                bad.len(),
-                critic.name(),
-                config.max_unscorable,
-                bad[0]
-            );
-            return Err(failed(stage, reason));
-        }
-        let unscorable = bad.len() as f64 / count as f64;
-        for chain in &fresh {
-            let row = serde_json::to_value(chain).map_err(|e| failed(stage, e.to_string()))?;
-            if let Value::Object(row) = row {
-                stage.run.append(FILE, &row)?;
+            for round in 0..config.rounds {
+                let drawn: Vec<&Principle> = (0..fresh.len())
+                    .map(|i| {
+                        let stream = [0x6361_6900, (first + i) as u64, round as u64];
+                        let mut rng = CounterRng::new(stage.seed, &stream);
+                        &principles[rng.below(principles.len())]
+                    })
+                    .collect();
+                revise(critic, &mut fresh, &drawn);
+            }
+            // What a critic that fails leaves is not written down: a resumed run asks again.
+            let all = || done.iter().chain(&fresh);
+            let bad: Vec<&String> = all().filter_map(|c| c.unscorable.as_ref()).collect();
+            let (count, last) = (all().count(), first + part.len() == asked.len());
+            if too_many(bad.len(), count, config.max_unscorable, last) {
+                let reason = format!(
+                    "{} of {count} answers could not be revised by {}, more than \
+                     max_unscorable = {} allows: {}",
+                    bad.len(),
+                    critic.name(),
+                    config.max_unscorable,
+                    bad[0]
+                );
+                return Err(failed(stage, reason));
+            }
+            let unscorable = bad.len() as f64 / count as f64;
+            for chain in &fresh {
+                let row = serde_json::to_value(chain).map_err(|e| failed(stage, e.to_string()))?;
+                if let Value::Object(row) = row {
+                    stage.run.append(FILE, &row)?;
+                }
+            }
+            done.extend(fresh);
+            stage.watch.reached(done.len() as u64);
+            let changed = done.iter().filter(|c| c.last() != c.draft).count();
+            let mut row = Row::default();
+            row.set("revise/changed", changed as f64 / done.len() as f64);
+            row.set("revise/unscorable", unscorable);
+            stage.observer.on(Event::Step {
+                step: done.len() as u64,
+                row: &row,
+                tokens_per_second: tokens as f64 / started.elapsed().as_secs_f64(),
+            });
+            let short = stage.short_of_memory(name, done.len() as u64);
+            if let Some(error) = short.filter(|_| !last) {
+                return Err(error);
             }
         }
-        done.extend(fresh);
-        stage.watch.reached(done.len() as u64);
-        let changed = done.iter().filter(|c| c.last() != c.draft).count();
-        let mut row = Row::default();
-        row.set("revise/changed", changed as f64 / done.len() as f64);
-        row.set("revise/unscorable", unscorable);
-        stage.observer.on(Event::Step {
-            step: done.len() as u64,
-            row: &row,
-            tokens_per_second: tokens as f64 / started.elapsed().as_secs_f64(),
-        });
-        let short = stage.short_of_memory(name, done.len() as u64);
-        if let Some(error) = short.filter(|_| !last) {
-            return Err(error);
+        stage.observer.on(Event::Done);
+        stage.observer.on(Event::Message(&summary(&done)));
+        let usage = critic.usage();
+        if !usage.is_empty() {
+            stage.observer.on(Event::Message(&usage));
         }
-    }
-    stage.observer.on(Event::Done);
-    stage.observer.on(Event::Message(&summary(&done)));
-    let usage = critic.usage();
-    if !usage.is_empty() {
-        stage.observer.on(Event::Message(&usage));
-    }
-    Ok(done)
+        Ok(done)
+    })
 }
 
 fn failed(stage: &Stage<'_>, reason: String) -> TrainError {

@@ -99,111 +99,102 @@ pub fn train(
     config: &LoopSection,
 ) -> Result<Option<Row>, TrainError> {
     stage.within_memory(stage.name, |stage| {
-        take_steps(stage, decoder, objective, optim, config)
+        let name = stage.name;
+        let mut adam = AdamW::new(&decoder.params);
+        let mut order = Order::new(stage.seed, objective.len());
+        let (mut step, mut best, mut worse) = (0, f64::INFINITY, 0);
+        let mut stopped = false;
+        if let Some((at, mut checkpoint)) = stage.newest(decoder.device())? {
+            checkpoint.restore("model", decoder, &mut adam, at)?;
+            step = at;
+            best = checkpoint.state["best"].as_f64().unwrap_or(f64::INFINITY);
+            worse = checkpoint.state["worse"].as_u64().unwrap_or(0);
+            stopped = checkpoint.state["stopped"].as_bool().unwrap_or(false);
+            let kept = checkpoint.state["objective"].clone();
+            objective.restore(&mut checkpoint, &kept)?;
+        }
+        stage.watch.begin(step);
+        stage.observer.on(Event::Stage {
+            name,
+            step,
+            total: config.max_steps,
+        });
+        let mut last_eval = None;
+        while step < config.max_steps && !stopped {
+            let _awake = ThreadsAwake::new();
+            let started = Instant::now();
+            let batch = order.batch(step, config.batch_size);
+            let whole = objective.begin(decoder, &batch)?;
+            let mut row = Row::default();
+            let mut total = GradientSums::default();
+            for (part_index, part) in batch.chunks(config.micro_batch_size).enumerate() {
+                let pass = step * batch.len() as u64 + part_index as u64;
+                let key = DropoutKey {
+                    seed: stage.seed,
+                    pass,
+                };
+                let weights = decoder
+                    .tracked()
+                    .with_dropout(key)
+                    .with_checkpointing(config.gradient_checkpointing);
+                let (loss, part_row) = objective.loss(decoder, &weights, part, &whole)?;
+                row.merge(&part_row);
+                decoder.add_gradients(&weights, loss, &mut total)?;
+            }
+            row.check(name, step + 1)?;
+            let lr = optim.rate(step, config.max_steps);
+            let grads = total.into_gradients();
+            row.set(
+                "grad_norm",
+                adam.update(&mut decoder.params, grads, optim, lr),
+            );
+            row.set("learning_rate", lr);
+            row.check(name, step + 1)?;
+            step += 1;
+            objective.updated(decoder, step)?;
+            let tokens = batch.iter().map(|i| objective.tokens(*i)).sum();
+            stage.stepped(step, &row, tokens, started)?;
+
+            let last = step == config.max_steps;
+            if (last || (config.eval_every > 0 && step % config.eval_every == 0))
+                && let Some(eval) = objective.evaluate(decoder, config.eval_samples)?
+            {
+                let mut named = Row::default();
+                for (metric, value) in eval.iter() {
+                    named.set(&format!("val/{metric}"), value);
+                }
+                stage.looked(step, &named)?;
+                let loss = eval.get("loss").unwrap_or(f64::INFINITY);
+                worse = if loss < best { 0 } else { worse + 1 };
+                best = best.min(loss);
+                stopped = config.patience > 0 && worse >= config.patience;
+                if stopped {
+                    let text =
+                        format!("stopped at step {step}: no improvement in {worse} evaluations");
+                    stage.observer.on(Event::Message(&text));
+                }
+                last_eval = Some(named);
+            }
+            let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
+            let short = stage
+                .short_of_memory(name, step)
+                .filter(|_| !last && !stopped);
+            if last || due || stopped || short.is_some() {
+                let mut checkpoint = Checkpoint::default();
+                checkpoint.add("model", decoder, &adam);
+                let best = best.is_finite().then_some(best);
+                let kept = objective.save(&mut checkpoint)?;
+                checkpoint.state =
+                    json!({"best": best, "worse": worse, "stopped": stopped, "objective": kept});
+                checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
+            }
+            if let Some(error) = short {
+                return Err(error);
+            }
+        }
+        stage.observer.on(Event::Done);
+        Ok(last_eval)
     })
-}
-
-fn take_steps(
-    stage: &mut Stage<'_>,
-    decoder: &mut Decoder,
-    objective: &mut impl Objective,
-    optim: &OptimSection,
-    config: &LoopSection,
-) -> Result<Option<Row>, TrainError> {
-    let name = stage.name;
-    let mut adam = AdamW::new(&decoder.params);
-    let mut order = Order::new(stage.seed, objective.len());
-    let (mut step, mut best, mut worse) = (0, f64::INFINITY, 0);
-    let mut stopped = false;
-    if let Some((at, mut checkpoint)) = stage.newest(decoder.device())? {
-        checkpoint.restore("model", decoder, &mut adam, at)?;
-        step = at;
-        best = checkpoint.state["best"].as_f64().unwrap_or(f64::INFINITY);
-        worse = checkpoint.state["worse"].as_u64().unwrap_or(0);
-        stopped = checkpoint.state["stopped"].as_bool().unwrap_or(false);
-        let kept = checkpoint.state["objective"].clone();
-        objective.restore(&mut checkpoint, &kept)?;
-    }
-    stage.watch.begin(step);
-    stage.observer.on(Event::Stage {
-        name,
-        step,
-        total: config.max_steps,
-    });
-    let mut last_eval = None;
-    while step < config.max_steps && !stopped {
-        let _awake = ThreadsAwake::new();
-        let started = Instant::now();
-        let batch = order.batch(step, config.batch_size);
-        let whole = objective.begin(decoder, &batch)?;
-        let mut row = Row::default();
-        let mut total = GradientSums::default();
-        for (part_index, part) in batch.chunks(config.micro_batch_size).enumerate() {
-            let pass = step * batch.len() as u64 + part_index as u64;
-            let key = DropoutKey {
-                seed: stage.seed,
-                pass,
-            };
-            let weights = decoder
-                .tracked()
-                .with_dropout(key)
-                .with_checkpointing(config.gradient_checkpointing);
-            let (loss, part_row) = objective.loss(decoder, &weights, part, &whole)?;
-            row.merge(&part_row);
-            decoder.add_gradients(&weights, loss, &mut total)?;
-        }
-        row.check(name, step + 1)?;
-        let lr = optim.rate(step, config.max_steps);
-        let grads = total.into_gradients();
-        row.set(
-            "grad_norm",
-            adam.update(&mut decoder.params, grads, optim, lr),
-        );
-        row.set("learning_rate", lr);
-        row.check(name, step + 1)?;
-        step += 1;
-        objective.updated(decoder, step)?;
-        let tokens = batch.iter().map(|i| objective.tokens(*i)).sum();
-        stage.stepped(step, &row, tokens, started)?;
-
-        let last = step == config.max_steps;
-        if (last || (config.eval_every > 0 && step % config.eval_every == 0))
-            && let Some(eval) = objective.evaluate(decoder, config.eval_samples)?
-        {
-            let mut named = Row::default();
-            for (metric, value) in eval.iter() {
-                named.set(&format!("val/{metric}"), value);
-            }
-            stage.looked(step, &named)?;
-            let loss = eval.get("loss").unwrap_or(f64::INFINITY);
-            worse = if loss < best { 0 } else { worse + 1 };
-            best = best.min(loss);
-            stopped = config.patience > 0 && worse >= config.patience;
-            if stopped {
-                let text = format!("stopped at step {step}: no improvement in {worse} evaluations");
-                stage.observer.on(Event::Message(&text));
-            }
-            last_eval = Some(named);
-        }
-        let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
-        let short = stage
-            .short_of_memory(name, step)
-            .filter(|_| !last && !stopped);
-        if last || due || stopped || short.is_some() {
-            let mut checkpoint = Checkpoint::default();
-            checkpoint.add("model", decoder, &adam);
-            let best = best.is_finite().then_some(best);
-            let kept = objective.save(&mut checkpoint)?;
-            checkpoint.state =
-                json!({"best": best, "worse": worse, "stopped": stopped, "objective": kept});
-            checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
-        }
-        if let Some(error) = short {
-            return Err(error);
-        }
-    }
-    stage.observer.on(Event::Done);
-    Ok(last_eval)
 }
 
 /// A tensor's values on the host.

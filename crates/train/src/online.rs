@@ -106,135 +106,126 @@ pub fn train<A: OnlineAlgorithm>(
     config: &OnlineConfig<A>,
 ) -> Result<Option<Row>, TrainError> {
     stage.within_memory(stage.name, |stage| {
-        take_steps(stage, models, prompts, valid, config)
-    })
-}
-
-fn take_steps<A: OnlineAlgorithm>(
-    stage: &mut Stage<'_>,
-    models: &mut OnlineModels<'_>,
-    prompts: &[PromptSample],
-    valid: &[PromptSample],
-    config: &OnlineConfig<A>,
-) -> Result<Option<Row>, TrainError> {
-    let name = stage.name;
-    let mut adam = AdamW::new(&models.policy.params);
-    let mut order = Order::new(stage.seed, prompts.len());
-    let mut follower = models.reference.clone();
-    let mut step = 0;
-    let mut progress = Progress::<A> {
-        drawn: 0,
-        kl_coef: config.kl_coef,
-        memory: A::Memory::default(),
-        monitor: Monitor::default(),
-        spent: false,
-    };
-    if let Some((at, mut checkpoint)) = stage.newest(models.policy.device())? {
-        let updates = checkpoint.state["updates"].as_u64().unwrap_or(0);
-        checkpoint.restore("policy", models.policy, &mut adam, updates)?;
-        if config.reference.moves() {
-            reference::restore(&mut checkpoint, &mut follower)?;
+        let name = stage.name;
+        let mut adam = AdamW::new(&models.policy.params);
+        let mut order = Order::new(stage.seed, prompts.len());
+        let mut follower = models.reference.clone();
+        let mut step = 0;
+        let mut progress = Progress::<A> {
+            drawn: 0,
+            kl_coef: config.kl_coef,
+            memory: A::Memory::default(),
+            monitor: Monitor::default(),
+            spent: false,
+        };
+        if let Some((at, mut checkpoint)) = stage.newest(models.policy.device())? {
+            let updates = checkpoint.state["updates"].as_u64().unwrap_or(0);
+            checkpoint.restore("policy", models.policy, &mut adam, updates)?;
+            if config.reference.moves() {
+                reference::restore(&mut checkpoint, &mut follower)?;
+            }
+            progress = restored(&checkpoint.state)?;
+            step = at;
+        } else if config.monitor.rolls_back() {
+            let start = progress.checkpoint(models.policy, &adam, &follower, config);
+            start.save(stage.run, name, 0, config.keep_checkpoints)?;
         }
-        progress = restored(&checkpoint.state)?;
-        step = at;
-    } else if config.monitor.rolls_back() {
-        let start = progress.checkpoint(models.policy, &adam, &follower, config);
-        start.save(stage.run, name, 0, config.keep_checkpoints)?;
-    }
-    let total = config.max_steps;
-    stage.watch.begin(step);
-    stage.observer.on(Event::Stage { name, step, total });
-    let mut last_eval = None;
-    while step < total && !progress.spent {
-        let started = Instant::now();
-        let mut row = Row::default();
-        let (experience, alarms) = gather(
-            stage,
-            models,
-            &follower,
-            (prompts, &mut order),
-            config,
-            &mut progress,
-            step,
-            &mut row,
-        )?;
-        let rate = config.optim.rate(step, total);
-        optimise(
-            stage,
-            models,
-            &mut follower,
-            &experience,
-            config,
-            (step, rate, progress.kl_coef),
-            &mut adam,
-            &mut row,
-        )?;
-        row.set("objective/kl_coef", progress.kl_coef);
-        row.set("learning_rate", rate);
-        row.check(name, step + 1)?;
-        step += 1;
-        let kl = row.get("objective/kl").unwrap_or(0.0);
-        let episodes = experience.rollouts.len();
-        progress.kl_coef = config
-            .kl_controller
-            .update(progress.kl_coef, kl, episodes)?;
-        write_samples(stage, &experience.rollouts, step)?;
-        let tokens = experience.rollouts.iter().map(|r| r.sample.len()).sum();
-        stage.stepped(step, &row, tokens, started)?;
-        let steps = (step, config.monitor.before_window(step));
-        let ended = config.monitor.act(stage, models.policy, steps, &alarms)?;
-        progress.spent |= ended;
-        if config.kl_budget > 0.0 && kl > config.kl_budget {
-            progress.spent = true;
-            let budget = config.kl_budget;
-            let text = format!("stopped at step {step}: KL {kl:.3} is above kl_budget {budget}");
-            stage.observer.on(Event::Message(&text));
-        }
-        let last = step == total || progress.spent;
-        if last || (config.eval_every > 0 && step % config.eval_every == 0) {
-            let arena = HeldOut {
-                prompts: &valid[..valid.len().min(config.eval_samples)],
-                reference: models.reference,
-                reward: models.reward,
-                gold: models.gold,
-                tokenizer: models.tokenizer,
-                sampling: &config.sampling,
-            };
-            if let Some((mut eval, golds)) = arena.evaluate(stage, models.policy, step)? {
-                // A model that was rolled back is not what this step came to.
-                let alarms = match ended {
-                    true => Vec::new(),
-                    false => {
-                        progress
-                            .monitor
-                            .look(&config.monitor, (name, step), &golds, &mut eval)
-                    }
+        let total = config.max_steps;
+        stage.watch.begin(step);
+        stage.observer.on(Event::Stage { name, step, total });
+        let mut last_eval = None;
+        while step < total && !progress.spent {
+            let started = Instant::now();
+            let mut row = Row::default();
+            let (experience, alarms) = gather(
+                stage,
+                models,
+                &follower,
+                (prompts, &mut order),
+                config,
+                &mut progress,
+                step,
+                &mut row,
+            )?;
+            let rate = config.optim.rate(step, total);
+            optimise(
+                stage,
+                models,
+                &mut follower,
+                &experience,
+                config,
+                (step, rate, progress.kl_coef),
+                &mut adam,
+                &mut row,
+            )?;
+            row.set("objective/kl_coef", progress.kl_coef);
+            row.set("learning_rate", rate);
+            row.check(name, step + 1)?;
+            step += 1;
+            let kl = row.get("objective/kl").unwrap_or(0.0);
+            let episodes = experience.rollouts.len();
+            progress.kl_coef = config
+                .kl_controller
+                .update(progress.kl_coef, kl, episodes)?;
+            write_samples(stage, &experience.rollouts, step)?;
+            let tokens = experience.rollouts.iter().map(|r| r.sample.len()).sum();
+            stage.stepped(step, &row, tokens, started)?;
+            let steps = (step, config.monitor.before_window(step));
+            let ended = config.monitor.act(stage, models.policy, steps, &alarms)?;
+            progress.spent |= ended;
+            if config.kl_budget > 0.0 && kl > config.kl_budget {
+                progress.spent = true;
+                let budget = config.kl_budget;
+                let text =
+                    format!("stopped at step {step}: KL {kl:.3} is above kl_budget {budget}");
+                stage.observer.on(Event::Message(&text));
+            }
+            let last = step == total || progress.spent;
+            if last || (config.eval_every > 0 && step % config.eval_every == 0) {
+                let arena = HeldOut {
+                    prompts: &valid[..valid.len().min(config.eval_samples)],
+                    reference: models.reference,
+                    reward: models.reward,
+                    gold: models.gold,
+                    tokenizer: models.tokenizer,
+                    sampling: &config.sampling,
                 };
-                stage.looked(step, &eval)?;
-                last_eval = Some(eval);
-                let steps = (step, progress.monitor.best_step());
-                if config.monitor.act(stage, models.policy, steps, &alarms)? {
-                    progress.spent = true;
-                    if config.monitor.rolls_back() {
-                        let again = arena.evaluate(stage, models.policy, step)?;
-                        last_eval = again.map(|(eval, _)| eval);
+                if let Some((mut eval, golds)) = arena.evaluate(stage, models.policy, step)? {
+                    // A model that was rolled back is not what this step came to.
+                    let alarms = match ended {
+                        true => Vec::new(),
+                        false => {
+                            progress
+                                .monitor
+                                .look(&config.monitor, (name, step), &golds, &mut eval)
+                        }
+                    };
+                    stage.looked(step, &eval)?;
+                    last_eval = Some(eval);
+                    let steps = (step, progress.monitor.best_step());
+                    if config.monitor.act(stage, models.policy, steps, &alarms)? {
+                        progress.spent = true;
+                        if config.monitor.rolls_back() {
+                            let again = arena.evaluate(stage, models.policy, step)?;
+                            last_eval = again.map(|(eval, _)| eval);
+                        }
                     }
                 }
             }
+            let last = last || progress.spent;
+            let short = stage.short_of_memory(name, step).filter(|_| !last);
+            let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
+            if last || due || short.is_some() {
+                let checkpoint = progress.checkpoint(models.policy, &adam, &follower, config);
+                checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
+            }
+            if let Some(error) = short {
+                return Err(error);
+            }
         }
-        let last = last || progress.spent;
-        let short = stage.short_of_memory(name, step).filter(|_| !last);
-        let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
-        if last || due || short.is_some() {
-            let checkpoint = progress.checkpoint(models.policy, &adam, &follower, config);
-            checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
-        }
-        if let Some(error) = short {
-            return Err(error);
-        }
-    }
-    stage.observer.on(Event::Done);
-    Ok(last_eval)
+        stage.observer.on(Event::Done);
+        Ok(last_eval)
+    })
 }
 
 fn restored<A: OnlineAlgorithm>(state: &serde_json::Value) -> Result<Progress<A>, TrainError> {

@@ -135,171 +135,163 @@ pub fn train(
     config: &PpoConfig,
 ) -> Result<Option<Row>, TrainError> {
     stage.within_memory(stage.name, |stage| {
-        take_steps(stage, models, prompts, valid, config)
-    })
-}
-
-fn take_steps(
-    stage: &mut Stage<'_>,
-    models: &mut Models<'_>,
-    prompts: &[PromptSample],
-    valid: &[PromptSample],
-    config: &PpoConfig,
-) -> Result<Option<Row>, TrainError> {
-    let name = stage.name;
-    let mut adam = AdamW::new(&models.policy.params);
-    let mut value_adam = AdamW::new(&models.value.params);
-    let mut order = Order::new(stage.seed, prompts.len());
-    let (mut step, mut kl_coef, mut moments) = (0, config.kl_coef, Moments::default());
-    let (mut follower, mut spent) = (models.reference.clone(), false);
-    let mut monitor = Monitor::default();
-    if let Some((at, mut checkpoint)) = stage.newest(models.policy.device())? {
-        let state = State::of(&checkpoint.state)?;
-        let (policy_updates, value_updates) = (state.policy_updates, state.value_updates);
-        checkpoint.restore("policy", models.policy, &mut adam, policy_updates)?;
-        checkpoint.restore("value", models.value, &mut value_adam, value_updates)?;
-        if config.reference.moves() {
-            reference::restore(&mut checkpoint, &mut follower)?;
-        }
-        (spent, kl_coef, moments, monitor) =
-            (state.spent, state.kl_coef, state.moments, state.monitor);
-        step = at;
-    } else if config.monitor.rolls_back() {
-        let mut start = Checkpoint::default();
-        start.add("policy", models.policy, &adam);
-        start.add("value", models.value, &value_adam);
-        let state = State {
-            kl_coef,
-            ..State::default()
-        };
-        start.state = state.json(name, 0)?;
-        if config.reference.moves() {
-            reference::save(&mut start, &follower);
-        }
-        start.save(stage.run, name, 0, config.keep_checkpoints)?;
-    }
-    stage.watch.begin(step);
-    stage.observer.on(Event::Stage {
-        name,
-        step,
-        total: config.max_steps,
-    });
-    let mut last_eval = None;
-    while step < config.max_steps && !spent {
-        let started = Instant::now();
-        let chosen: Vec<&PromptSample> = order
-            .batch(step, config.prompts_per_step)
-            .into_iter()
-            .map(|i| &prompts[i])
-            .collect();
-        let mut row = Row::default();
-        let (experience, alarms) = gather(
-            stage,
-            models,
-            &follower,
-            &chosen,
-            config,
-            step,
-            kl_coef,
-            (&mut moments, &mut monitor),
-            &mut row,
-        )?;
-        let rate = |peak: f64| {
-            peak * config
-                .optim
-                .schedule
-                .factor(step, config.optim.warmup_steps, config.max_steps)
-        };
-        let rates = (
-            rate(config.optim.learning_rate),
-            rate(config.value_learning_rate),
-        );
-        let mut optimisers = (&mut adam, &mut value_adam);
-        optimise(
-            stage,
-            models,
-            &mut follower,
-            &experience,
-            config,
-            step,
-            rates,
-            &mut optimisers,
-            &mut row,
-        )?;
-        row.set("objective/kl_coef", kl_coef);
-        row.set("learning_rate", rates.0);
-        row.check(name, step + 1)?;
-        let kl = row.get("objective/kl").unwrap_or(0.0);
-        kl_coef = config.kl_controller.update(kl_coef, kl, chosen.len())?;
-        step += 1;
-        write_samples(stage, &experience.rollouts, step)?;
-        let tokens = experience.rollouts.iter().map(|r| r.sample.len()).sum();
-        stage.stepped(step, &row, tokens, started)?;
-        let steps = (step, config.monitor.before_window(step));
-        let ended = config.monitor.act(stage, models.policy, steps, &alarms)?;
-        spent |= ended;
-        if config.kl_budget > 0.0 && kl > config.kl_budget {
-            spent = true;
-            let budget = config.kl_budget;
-            let text = format!("stopped at step {step}: KL {kl:.3} is above kl_budget {budget}");
-            stage.observer.on(Event::Message(&text));
-        }
-        let last = step == config.max_steps || spent;
-        let arena = HeldOut {
-            prompts: &valid[..valid.len().min(config.eval_samples)],
-            reference: models.reference,
-            reward: models.reward,
-            gold: models.gold,
-            tokenizer: models.tokenizer,
-            sampling: &config.sampling,
-        };
-        let looks = config.eval_every > 0 && step % config.eval_every == 0;
-        if (last || looks)
-            && let Some((mut eval, golds)) = arena.evaluate(stage, models.policy, step)?
-        {
-            // A model that was rolled back is not what this step came to.
-            let alarms = match ended {
-                true => Vec::new(),
-                false => monitor.look(&config.monitor, (name, step), &golds, &mut eval),
+        let name = stage.name;
+        let mut adam = AdamW::new(&models.policy.params);
+        let mut value_adam = AdamW::new(&models.value.params);
+        let mut order = Order::new(stage.seed, prompts.len());
+        let (mut step, mut kl_coef, mut moments) = (0, config.kl_coef, Moments::default());
+        let (mut follower, mut spent) = (models.reference.clone(), false);
+        let mut monitor = Monitor::default();
+        if let Some((at, mut checkpoint)) = stage.newest(models.policy.device())? {
+            let state = State::of(&checkpoint.state)?;
+            let (policy_updates, value_updates) = (state.policy_updates, state.value_updates);
+            checkpoint.restore("policy", models.policy, &mut adam, policy_updates)?;
+            checkpoint.restore("value", models.value, &mut value_adam, value_updates)?;
+            if config.reference.moves() {
+                reference::restore(&mut checkpoint, &mut follower)?;
+            }
+            (spent, kl_coef, moments, monitor) =
+                (state.spent, state.kl_coef, state.moments, state.monitor);
+            step = at;
+        } else if config.monitor.rolls_back() {
+            let mut start = Checkpoint::default();
+            start.add("policy", models.policy, &adam);
+            start.add("value", models.value, &value_adam);
+            let state = State {
+                kl_coef,
+                ..State::default()
             };
-            stage.looked(step, &eval)?;
-            last_eval = Some(eval);
-            let steps = (step, monitor.best_step());
-            if config.monitor.act(stage, models.policy, steps, &alarms)? {
+            start.state = state.json(name, 0)?;
+            if config.reference.moves() {
+                reference::save(&mut start, &follower);
+            }
+            start.save(stage.run, name, 0, config.keep_checkpoints)?;
+        }
+        stage.watch.begin(step);
+        stage.observer.on(Event::Stage {
+            name,
+            step,
+            total: config.max_steps,
+        });
+        let mut last_eval = None;
+        while step < config.max_steps && !spent {
+            let started = Instant::now();
+            let chosen: Vec<&PromptSample> = order
+                .batch(step, config.prompts_per_step)
+                .into_iter()
+                .map(|i| &prompts[i])
+                .collect();
+            let mut row = Row::default();
+            let (experience, alarms) = gather(
+                stage,
+                models,
+                &follower,
+                &chosen,
+                config,
+                step,
+                kl_coef,
+                (&mut moments, &mut monitor),
+                &mut row,
+            )?;
+            let rate = |peak: f64| {
+                peak * config.optim.schedule.factor(
+                    step,
+                    config.optim.warmup_steps,
+                    config.max_steps,
+                )
+            };
+            let rates = (
+                rate(config.optim.learning_rate),
+                rate(config.value_learning_rate),
+            );
+            let mut optimisers = (&mut adam, &mut value_adam);
+            optimise(
+                stage,
+                models,
+                &mut follower,
+                &experience,
+                config,
+                step,
+                rates,
+                &mut optimisers,
+                &mut row,
+            )?;
+            row.set("objective/kl_coef", kl_coef);
+            row.set("learning_rate", rates.0);
+            row.check(name, step + 1)?;
+            let kl = row.get("objective/kl").unwrap_or(0.0);
+            kl_coef = config.kl_controller.update(kl_coef, kl, chosen.len())?;
+            step += 1;
+            write_samples(stage, &experience.rollouts, step)?;
+            let tokens = experience.rollouts.iter().map(|r| r.sample.len()).sum();
+            stage.stepped(step, &row, tokens, started)?;
+            let steps = (step, config.monitor.before_window(step));
+            let ended = config.monitor.act(stage, models.policy, steps, &alarms)?;
+            spent |= ended;
+            if config.kl_budget > 0.0 && kl > config.kl_budget {
                 spent = true;
-                if config.monitor.rolls_back() {
-                    let again = arena.evaluate(stage, models.policy, step)?;
-                    last_eval = again.map(|(eval, _)| eval);
+                let budget = config.kl_budget;
+                let text =
+                    format!("stopped at step {step}: KL {kl:.3} is above kl_budget {budget}");
+                stage.observer.on(Event::Message(&text));
+            }
+            let last = step == config.max_steps || spent;
+            let arena = HeldOut {
+                prompts: &valid[..valid.len().min(config.eval_samples)],
+                reference: models.reference,
+                reward: models.reward,
+                gold: models.gold,
+                tokenizer: models.tokenizer,
+                sampling: &config.sampling,
+            };
+            let looks = config.eval_every > 0 && step % config.eval_every == 0;
+            if (last || looks)
+                && let Some((mut eval, golds)) = arena.evaluate(stage, models.policy, step)?
+            {
+                // A model that was rolled back is not what this step came to.
+                let alarms = match ended {
+                    true => Vec::new(),
+                    false => monitor.look(&config.monitor, (name, step), &golds, &mut eval),
+                };
+                stage.looked(step, &eval)?;
+                last_eval = Some(eval);
+                let steps = (step, monitor.best_step());
+                if config.monitor.act(stage, models.policy, steps, &alarms)? {
+                    spent = true;
+                    if config.monitor.rolls_back() {
+                        let again = arena.evaluate(stage, models.policy, step)?;
+                        last_eval = again.map(|(eval, _)| eval);
+                    }
                 }
             }
-        }
-        let last = last || spent;
-        let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
-        let short = stage.short_of_memory(name, step).filter(|_| !last);
-        if due || last || short.is_some() {
-            let mut checkpoint = Checkpoint::default();
-            checkpoint.add("policy", models.policy, &adam);
-            checkpoint.add("value", models.value, &value_adam);
-            if config.reference.moves() {
-                reference::save(&mut checkpoint, &follower);
+            let last = last || spent;
+            let due = config.checkpoint_every > 0 && step % config.checkpoint_every == 0;
+            let short = stage.short_of_memory(name, step).filter(|_| !last);
+            if due || last || short.is_some() {
+                let mut checkpoint = Checkpoint::default();
+                checkpoint.add("policy", models.policy, &adam);
+                checkpoint.add("value", models.value, &value_adam);
+                if config.reference.moves() {
+                    reference::save(&mut checkpoint, &follower);
+                }
+                let state = State {
+                    spent,
+                    kl_coef,
+                    moments,
+                    monitor: monitor.clone(),
+                    policy_updates: adam.step,
+                    value_updates: value_adam.step,
+                };
+                checkpoint.state = state.json(name, step)?;
+                checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
             }
-            let state = State {
-                spent,
-                kl_coef,
-                moments,
-                monitor: monitor.clone(),
-                policy_updates: adam.step,
-                value_updates: value_adam.step,
-            };
-            checkpoint.state = state.json(name, step)?;
-            checkpoint.save(stage.run, name, step, config.keep_checkpoints)?;
+            if let Some(error) = short {
+                return Err(error);
+            }
         }
-        if let Some(error) = short {
-            return Err(error);
-        }
-    }
-    stage.observer.on(Event::Done);
-    Ok(last_eval)
+        stage.observer.on(Event::Done);
+        Ok(last_eval)
+    })
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use togi_data::Sample;
-use togi_policy::{LoraConfig, Policy};
+use togi_policy::LoraConfig;
 use togi_train::{
     config::LoopSection,
     memory::{Demand, Extent, Work, sizes},
@@ -49,13 +49,6 @@ pub(crate) fn lora(rank: usize) -> LoraConfig {
         alpha: 2.0 * rank as f64,
         ..LoraConfig::default()
     }
-}
-
-fn adapt(policy: &mut Policy, rank: usize) -> Result<()> {
-    if rank > 0 {
-        policy.decoder.add_lora(lora(rank), 0)?;
-    }
-    Ok(())
 }
 
 impl OfflineArguments {
@@ -111,7 +104,9 @@ pub(crate) fn dpo(arguments: &OfflineArguments) -> Result<()> {
     let estimate = arguments.estimate(demand, &pairs);
     let reference = policy.decoder.clone();
     let (objective, _) = Preference::new(&pairs, &[], &settings, &reference)?;
-    adapt(&mut policy, arguments.lora)?;
+    if let Some(lora) = &settings.lora {
+        policy.decoder.add_lora(lora.clone(), 0)?;
+    }
     let optim = steps::constant(LEARNING_RATE);
     let decoder = &mut policy.decoder;
     // Each pair is new, so that the reference scores it in the same step.
@@ -151,7 +146,9 @@ pub(crate) fn sft(arguments: &OfflineArguments) -> Result<()> {
     };
     let demand = Demand::sft(&settings, &policy.decoder, Vec::new());
     let estimate = arguments.estimate(demand, &train);
-    adapt(&mut policy, arguments.lora)?;
+    if let Some(lora) = &settings.lora {
+        policy.decoder.add_lora(lora.clone(), 0)?;
+    }
     let objective = Sft {
         train: &train,
         valid: &[],

@@ -31,14 +31,12 @@ impl GpuOp<2, 2> for Linear {
         &self,
         [x, weight]: [Option<Tensor<2>>; 2],
         grad: Tensor<2>,
-        wanted: [bool; 2],
+        _: [bool; 2],
     ) -> [Option<Tensor<2>>; 2] {
         let grad = self.factor(grad);
-        let to_x = weight.filter(|_| wanted[0]);
-        let to_weight = x.filter(|_| wanted[1]);
         [
-            to_x.map(|weight| grad.product(&self.factor(weight))),
-            to_weight.map(|x| grad.transpose().product(&self.factor(x))),
+            weight.map(|weight| grad.product(&self.factor(weight))),
+            x.map(|x| grad.transpose().product(&self.factor(x))),
         ]
     }
 }

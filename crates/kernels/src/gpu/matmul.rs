@@ -186,13 +186,11 @@ impl<const D: usize> GpuOp<2, D> for InUnits {
         &self,
         [a, b]: [Option<Tensor<D>>; 2],
         grad: Tensor<D>,
-        wanted: [bool; 2],
+        _: [bool; 2],
     ) -> [Option<Tensor<D>>; 2] {
-        let to_a = b.filter(|_| wanted[0]);
-        let to_b = a.filter(|_| wanted[1]);
         [
-            to_a.map(|b| extension::matmul(grad.clone(), b.transpose())),
-            to_b.map(|a| extension::matmul(a.transpose(), grad)),
+            b.map(|b| extension::matmul(grad.clone(), b.transpose())),
+            a.map(|a| extension::matmul(a.transpose(), grad)),
         ]
     }
 }
