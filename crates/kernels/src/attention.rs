@@ -3,7 +3,7 @@
 use std::{cell::RefCell, sync::Arc};
 
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{Bool, Int, Tensor, TensorData, activation};
+use burn::tensor::{Bool, Tensor, TensorData, activation};
 use rayon::prelude::*;
 
 #[cfg(feature = "gpu")]
@@ -136,23 +136,6 @@ pub fn attention_composed(
         return q;
     }
     Tensor::cat(outputs, 0)
-}
-
-/// `softmax(scores * scale)` of `[rows, kv_heads, queries, positions]` over the positions up to the last that each
-/// query sees, `[rows, queries]`; off autodiff.
-pub(crate) fn softmax_up_to(scores: Tensor<4>, last_seen: Tensor<2, Int>, scale: f32) -> Tensor<4> {
-    #[cfg(feature = "gpu")]
-    if on_gpu(&scores) {
-        return gpu::extension::softmax_up_to(scores, last_seen, scale);
-    }
-    let [rows, _, queries, positions] = scores.dims();
-    let last_seen: Tensor<4, Int> = last_seen.reshape([rows, 1, queries, 1]);
-    let mask = [rows, 1, queries, positions];
-    let position = Tensor::<1, Int>::arange(0..positions as i64, &scores.device());
-    let position: Tensor<4, Int> = position.reshape([1, 1, 1, positions]);
-    let later = position.expand(mask).greater(last_seen.expand(mask));
-    let later = later.expand(scores.dims());
-    activation::softmax((scores * scale).mask_fill(later, f32::NEG_INFINITY), 3)
 }
 
 #[derive(Clone, Debug)]

@@ -1,14 +1,13 @@
 //! Keys and values of sequences that are being generated, and attention over them.
 
-use std::sync::{Mutex, PoisonError};
-
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
 use rayon::prelude::*;
 
+#[cfg(feature = "gpu")]
+use crate::gpu::{self, on_gpu};
 use crate::{
-    attention::{AttentionShape, softmax_row, softmax_up_to},
-    matmul::matmul,
+    attention::{AttentionShape, softmax_row},
     op::{View, from_flex, into_flex, on_cpu, tensor_of},
     simd::{LANES, fma, multiversion},
 };
@@ -31,36 +30,41 @@ enum Store {
     /// their scores need no horizontal sums. Values `[slots, kv_heads, capacity, head_dim]`.
     /// The capacity is rounded up to a multiple of 16.
     Cpu { keys: Vec<f32>, values: Vec<f32> },
-    /// Keys and values, `[slots * capacity, kv_heads * head_dim]`; none only while they are written to, so that they
-    /// have one owner then and are written in place.
-    Tensors(Box<[Option<Tensor<2>>; 2]>),
+    #[cfg(feature = "gpu")]
+    Gpu(gpu::kv_cache::Cache),
 }
 
 impl KvCache {
     /// An empty cache for `slots` sequences of up to `capacity` tokens.
+    ///
+    /// # Panics
+    /// On a device that is neither Burn's CPU backend nor one of its GPUs.
     pub fn new(slots: usize, capacity: usize, shape: AttentionShape, device: &Device) -> Self {
-        let width = shape.kv_heads * shape.head_dim;
         let probe = Tensor::<2>::zeros([1, 1], (device, DType::F32));
-        let store = if on_cpu(&probe) {
-            let size = slots * capacity.next_multiple_of(LANES) * width;
-            Store::Cpu {
-                keys: vec![0.0; size],
-                values: vec![0.0; size],
-            }
-        } else {
-            let zeros = || Tensor::zeros([slots * capacity, width], (device, DType::F32));
-            Store::Tensors(Box::new([Some(zeros()), Some(zeros())]))
-        };
+        #[cfg(feature = "gpu")]
+        if on_gpu(&probe) {
+            return Self {
+                shape,
+                slots,
+                capacity,
+                store: Store::Gpu(gpu::kv_cache::Cache::new(slots, capacity, shape, device)),
+            };
+        }
+        assert!(on_cpu(&probe), "KvCache: there is none for {device:?}");
+        let width = shape.kv_heads * shape.head_dim;
+        let size = slots * capacity.next_multiple_of(LANES) * width;
         Self {
             shape,
             slots,
             capacity,
-            store,
+            store: Store::Cpu {
+                keys: vec![0.0; size],
+                values: vec![0.0; size],
+            },
         }
     }
 
-    /// Writes the keys and values of consecutive positions of one slot. From position 0 on it begins a sequence: on a GPU what
-    /// the slot held after these positions becomes zeros.
+    /// Writes the keys and values of consecutive positions of one slot. From position 0 on it begins a sequence.
     ///
     /// # Shapes
     /// `[tokens, kv_heads * head_dim]`.
@@ -84,22 +88,8 @@ impl KvCache {
                     place.value(values, slot, position + i, &value.data()[row]);
                 }
             }
-            Store::Tensors(stores) => {
-                let start = slot * self.capacity + position;
-                for (store, mut new) in stores.iter_mut().zip([key, value]) {
-                    let mut end = start + tokens;
-                    if position == 0 && tokens < self.capacity {
-                        // Positions that a query does not see are met with a share of 0, which does not undo what a
-                        // sequence that diverged has left there.
-                        let rest = Tensor::zeros([self.capacity - tokens, width], &new.device());
-                        new = Tensor::cat(vec![new, rest], 0);
-                        end = start + self.capacity;
-                    }
-                    let range = [start..end, 0..width];
-                    let old = store.take().expect("put back after each write");
-                    *store = Some(old.slice_assign(range, new));
-                }
-            }
+            #[cfg(feature = "gpu")]
+            Store::Gpu(cache) => cache.write(slot, position, key, value),
         }
     }
 
@@ -122,156 +112,83 @@ impl KvCache {
         value: Tensor<2>,
         rows: &[(usize, usize)],
     ) -> Tensor<2> {
-        let [count, width] = query.dims();
+        let [count, _] = query.dims();
         assert_eq!(count, rows.len(), "KvCache: one slot and position a row");
-        if let Store::Cpu { .. } = self.store {
-            let (key, value) = (View::new(into_flex(key)), View::new(into_flex(value)));
-            let query = View::new(into_flex(query));
-            return from_flex(self.step_cpu(&query, &key, &value, rows, width));
-        }
-        let (all_slots, capacity) = (self.slots, self.capacity);
         for (slot, position) in rows {
-            assert!(*position < capacity, "KvCache: position past the capacity");
-            assert!(*slot < all_slots, "KvCache: no such slot");
-        }
-        let Places {
-            places,
-            slots,
-            last,
-        } = Places::of(rows, capacity, self.shape.group(), &query.device());
-        let seen = rows
-            .iter()
-            .map(|(_, position)| position + 1)
-            .max()
-            .unwrap_or(0);
-        // So that most steps have the shapes of the step before.
-        let seen = seen.next_multiple_of(64).min(capacity);
-        let Store::Tensors(stores) = &mut self.store else {
-            unreachable!("the other kind of store was looked at above")
-        };
-        let shape = self.shape;
-        let [keys, values] = [(0, key), (1, value)].map(|(i, new)| -> Tensor<4> {
-            let store = stores[i].take().expect("put back after each step");
-            let store = store.select_assign(0, places.clone(), new, IndexingUpdateOp::Assign);
-            stores[i] = Some(store.clone());
-            let width = shape.kv_heads * shape.head_dim;
-            let store: Tensor<3> = store.reshape([all_slots, capacity, width]);
-            let seen_rows = store.narrow(1, 0, seen).select(0, slots.clone());
-            seen_rows
-                .reshape([count, seen, shape.kv_heads, shape.head_dim])
-                .swap_dims(1, 2)
-        });
-        attend(query, keys, values, last, shape)
-    }
-
-    fn step_cpu(
-        &mut self,
-        query: &View,
-        key: &View,
-        value: &View,
-        rows: &[(usize, usize)],
-        width: usize,
-    ) -> FlexTensor {
-        let AttentionShape {
-            heads,
-            kv_heads,
-            head_dim,
-        } = self.shape;
-        let kv_width = kv_heads * head_dim;
-        let Store::Cpu { keys, values } = &mut self.store else {
-            unreachable!("the caller matched on the store")
-        };
-        let place = Place::new(self.shape, self.capacity);
-        for (i, (slot, position)) in rows.iter().enumerate() {
             assert!(
                 *position < self.capacity,
                 "KvCache: position past the capacity"
             );
-            let row = i * kv_width..(i + 1) * kv_width;
-            place.key(keys, *slot, *position, &key.data()[row.clone()]);
-            place.value(values, *slot, *position, &value.data()[row]);
+            assert!(*slot < self.slots, "KvCache: no such slot");
         }
-        let (keys, values) = (&*keys, &*values);
-        let mut out = vec![0.0; rows.len() * width];
-        let group = heads / kv_heads;
-        let scale = self.shape.scale();
-        let run = |scores: &mut Vec<f32>, (i, out): (usize, &mut [f32])| {
-            let (row, kv_head) = (i / kv_heads, i % kv_heads);
-            let (slot, position) = rows[row];
-            let at = place.head(slot, kv_head);
-            let (keys, values) = (&keys[at..], &values[at..]);
-            let q = &query.data()[row * width + kv_head * group * head_dim..];
-            let seen = position + 1;
-            // Query heads that share keys and values read them together.
-            for first in (0..group).step_by(TOGETHER) {
-                let heads = TOGETHER.min(group - first);
-                let part = first * head_dim..(first + heads) * head_dim;
-                let (q, out) = (&q[part.clone()], &mut out[part]);
-                match heads {
-                    1 => attend_1(q, keys, values, seen, scale, scores, out),
-                    2 => attend_2(q, keys, values, seen, scale, scores, out),
-                    3 => attend_3(q, keys, values, seen, scale, scores, out),
-                    _ => attend_4(q, keys, values, seen, scale, scores, out),
-                }
+        match &mut self.store {
+            Store::Cpu { keys, values } => {
+                let place = Place::new(self.shape, self.capacity);
+                let new = [query, key, value].map(|x| View::new(into_flex(x)));
+                from_flex(step_on_cpu(self.shape, &place, new, keys, values, rows))
             }
-        };
-        let work: usize = rows.iter().map(|(_, position)| position + 1).sum();
-        if work * width < 1 << 16 {
-            let mut scores = Vec::new();
-            for task in out.chunks_mut(group * head_dim).enumerate() {
-                run(&mut scores, task);
-            }
-        } else {
-            out.par_chunks_mut(group * head_dim)
-                .enumerate()
-                .for_each_init(Vec::new, run);
+            #[cfg(feature = "gpu")]
+            Store::Gpu(cache) => cache.step(query, key, value, rows),
         }
-        tensor_of(out, [rows.len(), width])
     }
 }
 
-/// Where the rows of a step are, for all layers, on the device of [`Store::Tensors`].
-#[derive(Clone, Debug)]
-struct Places {
-    /// Where in the store each row is written.
-    places: Tensor<1, Int>,
-    slots: Tensor<1, Int>,
-    /// The row's position, once for each query head of a key head.
-    last: Tensor<2, Int>,
-}
-
-/// Rows of a step, the capacity and the query heads of a key head.
-type StepKey = (Vec<(usize, usize)>, usize, usize, Device);
-
-/// The places of the layer before, which are those of the next.
-static LAST: Mutex<Option<(StepKey, Places)>> = Mutex::new(None);
-
-impl Places {
-    fn of(rows: &[(usize, usize)], capacity: usize, group: usize, device: &Device) -> Self {
-        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(((of, of_capacity, of_group, on), places)) = &*last
-            && of == rows
-            && (*of_capacity, *of_group, on) == (capacity, group, device)
-        {
-            return places.clone();
-        }
-        let int = |of: Vec<i32>| -> Tensor<1, Int> {
-            let count = of.len();
-            Tensor::from_data(TensorData::new(of, [count]), device)
-        };
-        let positions = rows.iter().flat_map(|(_, p)| vec![*p as i32; group]);
-        let at = |(slot, position): &(usize, usize)| (slot * capacity + position) as i32;
-        let places = Self {
-            places: int(rows.iter().map(at).collect()),
-            slots: int(rows.iter().map(|(slot, _)| *slot as i32).collect()),
-            last: int(positions.collect()).reshape([rows.len(), group]),
-        };
-        *last = Some((
-            (rows.to_vec(), capacity, group, device.clone()),
-            places.clone(),
-        ));
-        places
+/// [`KvCache::step`] of keys and values that lie in [`Place`]s.
+fn step_on_cpu(
+    shape: AttentionShape,
+    place: &Place,
+    [query, key, value]: [View; 3],
+    keys: &mut [f32],
+    values: &mut [f32],
+    rows: &[(usize, usize)],
+) -> FlexTensor {
+    let AttentionShape {
+        heads,
+        kv_heads,
+        head_dim,
+    } = shape;
+    let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+    for (i, (slot, position)) in rows.iter().enumerate() {
+        let row = i * kv_width..(i + 1) * kv_width;
+        place.key(keys, *slot, *position, &key.data()[row.clone()]);
+        place.value(values, *slot, *position, &value.data()[row]);
     }
+    let (keys, values) = (&*keys, &*values);
+    let mut out = vec![0.0; rows.len() * width];
+    let group = heads / kv_heads;
+    let scale = shape.scale();
+    let run = |scores: &mut Vec<f32>, (i, out): (usize, &mut [f32])| {
+        let (row, kv_head) = (i / kv_heads, i % kv_heads);
+        let (slot, position) = rows[row];
+        let at = place.head(slot, kv_head);
+        let (keys, values) = (&keys[at..], &values[at..]);
+        let q = &query.data()[row * width + kv_head * group * head_dim..];
+        let seen = position + 1;
+        // Query heads that share keys and values read them together.
+        for first in (0..group).step_by(TOGETHER) {
+            let heads = TOGETHER.min(group - first);
+            let part = first * head_dim..(first + heads) * head_dim;
+            let (q, out) = (&q[part.clone()], &mut out[part]);
+            match heads {
+                1 => attend_1(q, keys, values, seen, scale, scores, out),
+                2 => attend_2(q, keys, values, seen, scale, scores, out),
+                3 => attend_3(q, keys, values, seen, scale, scores, out),
+                _ => attend_4(q, keys, values, seen, scale, scores, out),
+            }
+        }
+    };
+    let work: usize = rows.iter().map(|(_, position)| position + 1).sum();
+    if work * width < 1 << 16 {
+        let mut scores = Vec::new();
+        for task in out.chunks_mut(group * head_dim).enumerate() {
+            run(&mut scores, task);
+        }
+    } else {
+        out.par_chunks_mut(group * head_dim)
+            .enumerate()
+            .for_each_init(Vec::new, run);
+    }
+    tensor_of(out, [rows.len(), width])
 }
 
 /// Where keys and values lie in [`Store::Cpu`].
@@ -407,25 +324,4 @@ fn weigh<const F: bool, const G: usize, const W: usize>(
     for g in 0..G {
         out[g * dim + first..][..W].copy_from_slice(&sums[g]);
     }
-}
-
-/// A query row a sequence over the positions up to its last, `[rows, heads / kv_heads]`. Keys and values
-/// `[rows, kv_heads, positions, head_dim]`.
-fn attend(
-    query: Tensor<2>,
-    keys: Tensor<4>,
-    values: Tensor<4>,
-    last: Tensor<2, Int>,
-    shape: AttentionShape,
-) -> Tensor<2> {
-    let AttentionShape {
-        heads,
-        kv_heads,
-        head_dim,
-    } = shape;
-    let [rows, _] = query.dims();
-    let query: Tensor<4> = query.reshape([rows, kv_heads, heads / kv_heads, head_dim]);
-    let scores = matmul(query, keys.swap_dims(2, 3));
-    let out = matmul(softmax_up_to(scores, last, shape.scale()), values);
-    out.reshape([rows, heads * head_dim])
 }

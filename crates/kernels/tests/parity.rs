@@ -569,47 +569,46 @@ fn selected_log_probs_match_with_their_entropy() {
 
 #[test]
 fn attention_through_the_cache_equals_attention_over_the_whole_sequence() {
-    let shape = AttentionShape {
-        heads: 6,
-        kv_heads: 2,
-        head_dim: 8,
-    };
-    // Longer than what a GPU looks at in one piece.
-    let (len, split) = (80, 62);
-    let q: Tensor<2> = leaf(1, [len, 48]).inner();
-    let k: Tensor<2> = leaf(2, [len, 16]).inner();
-    let v: Tensor<2> = leaf(3, [len, 16]).inner();
-    let whole = host(composed::attention(
-        q.clone(),
-        k.clone(),
-        v.clone(),
-        &whole(&[len]),
-        shape,
-    ));
-    for (name, device) in devices() {
-        let [q, k, v] = [&q, &k, &v].map(|x| x.clone().to_device(&device));
-        let mut cache = KvCache::new(3, 90, shape, &device);
-        let first = |x: &Tensor<2>| x.clone().narrow(0, 0, split);
-        cache.write(2, 0, first(&k), first(&v));
-        // One that has diverged and ended; another takes its slot.
-        let infinite = first(&v) * f32::INFINITY;
-        cache.write(0, 0, infinite.clone(), infinite);
-        cache.write(0, 0, k.clone().narrow(0, 0, 1), v.clone().narrow(0, 0, 1));
-        for step in 0..len - split {
-            let rows = [split + step, step];
-            let pick = |x: &Tensor<2>| {
-                Tensor::cat(rows.map(|row| x.clone().narrow(0, row, 1)).to_vec(), 0)
-            };
-            let at = [(2, rows[0]), (0, rows[1])];
-            let out = host(cache.step(pick(&q), pick(&k), pick(&v), &at));
-            for (row, out) in rows.iter().zip(out.chunks(48)) {
-                let expected = &whole[row * 48..(row + 1) * 48];
-                close(
-                    &format!("cache {name}, position {row}"),
-                    out,
-                    expected,
-                    2e-5,
-                );
+    for (heads, kv_heads, head_dim) in [(6, 2, 8), (3, 3, 96), (4, 1, 160)] {
+        let shape = AttentionShape {
+            heads,
+            kv_heads,
+            head_dim,
+        };
+        // Longer than what a GPU looks at in one piece.
+        let (len, split) = (150, 122);
+        let (width, kv_width) = (heads * head_dim, kv_heads * head_dim);
+        let q: Tensor<2> = leaf(1, [len, width]).inner();
+        let k: Tensor<2> = leaf(2, [len, kv_width]).inner();
+        let v: Tensor<2> = leaf(3, [len, kv_width]).inner();
+        let whole = host(composed::attention(
+            q.clone(),
+            k.clone(),
+            v.clone(),
+            &whole(&[len]),
+            shape,
+        ));
+        for (name, device) in devices() {
+            let [q, k, v] = [&q, &k, &v].map(|x| x.clone().to_device(&device));
+            let mut cache = KvCache::new(3, 160, shape, &device);
+            let first = |x: &Tensor<2>| x.clone().narrow(0, 0, split);
+            cache.write(2, 0, first(&k), first(&v));
+            // One that has diverged and ended; another takes its slot.
+            let infinite = first(&v) * f32::INFINITY;
+            cache.write(0, 0, infinite.clone(), infinite);
+            cache.write(0, 0, k.clone().narrow(0, 0, 1), v.clone().narrow(0, 0, 1));
+            for step in 0..len - split {
+                let rows = [split + step, 1 + step];
+                let pick = |x: &Tensor<2>| {
+                    Tensor::cat(rows.map(|row| x.clone().narrow(0, row, 1)).to_vec(), 0)
+                };
+                let at = [(2, rows[0]), (0, rows[1])];
+                let out = host(cache.step(pick(&q), pick(&k), pick(&v), &at));
+                for (row, out) in rows.iter().zip(out.chunks(width)) {
+                    let expected = &whole[row * width..(row + 1) * width];
+                    let what = format!("cache {name}, {shape:?}, position {row}");
+                    close(&what, out, expected, 2e-5);
+                }
             }
         }
     }

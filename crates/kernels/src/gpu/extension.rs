@@ -12,7 +12,11 @@ use burn::tensor::{Int, Tensor};
 use burn_cubecl::CubeBackend;
 
 use super::swiglu as gates;
-use super::{adamw, matmul as products, rms_norm as norms, rotary as turns, softmax, squares};
+use super::{
+    adamw,
+    heads::{self, Layout},
+    kv_cache, matmul as products, rms_norm as norms, rotary as turns, softmax, squares,
+};
 use crate::adamw::Scalars;
 
 #[cfg(feature = "fusion")]
@@ -92,6 +96,32 @@ pub(crate) trait GpuKernels: Backend {
         grad: FloatTensor<Self>,
         scale: f32,
     ) -> FloatTensor<Self>;
+
+    #[fusion(meta = |x: &TensorSpec, tokens: &TensorSpec, layout: &Layout| TensorSpec::new(layout.by_head(tokens.shape[0]), x.dtype))]
+    fn togi_by_head(
+        x: FloatTensor<Self>,
+        tokens: IntTensor<Self>,
+        layout: Layout,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(meta = |x: &TensorSpec, starts: &TensorSpec, _: &TensorSpec, layout: &Layout| TensorSpec::new(layout.by_token(starts.shape[0] - 1), x.dtype))]
+    fn togi_by_token(
+        x: FloatTensor<Self>,
+        starts: IntTensor<Self>,
+        places: IntTensor<Self>,
+        layout: Layout,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(meta = |query: &TensorSpec, _: &TensorSpec, _: &TensorSpec, keys: &TensorSpec, values: &TensorSpec, _: &TensorSpec, _: &Layout| (query.clone(), keys.clone(), values.clone()))]
+    fn togi_attend(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        places: IntTensor<Self>,
+        layout: Layout,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     #[fusion(dtype = a, shape = products::shape_of(a, b))]
     fn togi_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -178,6 +208,35 @@ impl GpuKernels for CubeBackend {
         softmax::backward(shares, grad, scale)
     }
 
+    fn togi_by_head(
+        x: FloatTensor<Self>,
+        tokens: IntTensor<Self>,
+        layout: Layout,
+    ) -> FloatTensor<Self> {
+        heads::by_head(x, tokens, layout)
+    }
+
+    fn togi_by_token(
+        x: FloatTensor<Self>,
+        starts: IntTensor<Self>,
+        places: IntTensor<Self>,
+        layout: Layout,
+    ) -> FloatTensor<Self> {
+        heads::by_token(x, starts, places, layout)
+    }
+
+    fn togi_attend(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        places: IntTensor<Self>,
+        layout: Layout,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        kv_cache::attend([query, key, value], [keys, values], places, layout)
+    }
+
     fn togi_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
         products::product(a, b)
     }
@@ -252,7 +311,7 @@ pub(super) fn swiglu_backward(
 
 /// `softmax(scores * scale)` of `[rows, heads, queries, positions]` over the positions up to the last that each query
 /// sees, `[rows, queries]`.
-pub(crate) fn softmax_up_to(scores: Tensor<4>, last_seen: Tensor<2, Int>, scale: f32) -> Tensor<4> {
+pub(super) fn softmax_up_to(scores: Tensor<4>, last_seen: Tensor<2, Int>, scale: f32) -> Tensor<4> {
     let (scores, last_seen) = (scores.into_dispatch(), last_seen.into_dispatch());
     Tensor::from_dispatch(Dispatch::togi_softmax(scores, last_seen, scale))
 }
@@ -261,6 +320,47 @@ pub(crate) fn softmax_up_to(scores: Tensor<4>, last_seen: Tensor<2, Int>, scale:
 pub(super) fn softmax_backward(shares: Tensor<4>, grad: Tensor<4>, scale: f32) -> Tensor<4> {
     let (shares, grad) = (shares.into_dispatch(), grad.into_dispatch());
     Tensor::from_dispatch(Dispatch::togi_softmax_backward(shares, grad, scale))
+}
+
+/// Rows of tokens by head ([`heads::Places::by_head`]).
+pub(super) fn by_head(x: Tensor<2>, tokens: Tensor<1, Int>, layout: Layout) -> Tensor<4> {
+    let (x, tokens) = (x.into_dispatch(), tokens.into_dispatch());
+    Tensor::from_dispatch(Dispatch::togi_by_head(x, tokens, layout))
+}
+
+/// The way back ([`heads::Places::by_token`]).
+pub(super) fn by_token(
+    x: Tensor<4>,
+    starts: Tensor<1, Int>,
+    places: Tensor<1, Int>,
+    layout: Layout,
+) -> Tensor<2> {
+    let (starts, places) = (starts.into_dispatch(), places.into_dispatch());
+    Tensor::from_dispatch(Dispatch::togi_by_token(
+        x.into_dispatch(),
+        starts,
+        places,
+        layout,
+    ))
+}
+
+/// Attention of a new token a row over what a cache has; the result, and the keys and values with the new ones.
+pub(super) fn attend(
+    new: [Tensor<2>; 3],
+    cached: [Tensor<1>; 2],
+    places: Tensor<1, Int>,
+    layout: Layout,
+) -> (Tensor<2>, Tensor<1>, Tensor<1>) {
+    let [query, key, value] = new.map(Tensor::into_dispatch);
+    let [keys, values] = cached.map(Tensor::into_dispatch);
+    let places = places.into_dispatch();
+    let (out, keys, values) =
+        Dispatch::togi_attend(query, key, value, keys, values, places, layout);
+    (
+        Tensor::from_dispatch(out),
+        Tensor::from_dispatch(keys),
+        Tensor::from_dispatch(values),
+    )
 }
 
 /// `a · b` with float32's precision.

@@ -20,6 +20,8 @@ use crate::op::{Tape, lifted, on_tape, plain};
 pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod extension;
+mod heads;
+pub(crate) mod kv_cache;
 mod launch;
 pub(crate) mod linear;
 pub(crate) mod log_probs;
