@@ -96,12 +96,11 @@ impl KvCache {
     /// One new token a row: stores its key and value at the row's position and attends from its
     /// query over the slot up to and with it.
     ///
-    /// A row's result depends on its own slot alone: on the CPU to the bit; a GPU's kernels are chosen by shapes,
-    /// and so by the other rows too.
+    /// A row's result depends on its own slot alone.
     ///
     /// # Shapes
     /// `query` `[rows, heads * head_dim]`, `key` and `value` `[rows, kv_heads * head_dim]`;
-    /// `rows[i]` is the slot and the position of row `i`. The result is shaped as `query`.
+    /// `rows[i]` is the slot and the position of row `i`, no slot twice. The result is shaped as `query`.
     ///
     /// # Panics
     /// When a position is past the capacity or a slot does not exist.

@@ -1,8 +1,8 @@
 //! Fused tensor operations with their own backward pass.
 //!
 //! Each operation has a CPU form for Burn's flex backend (SIMD, multi-threaded,
-//! deterministic whatever the number of threads) and a form composed of Burn's operations, which is the
-//! reference the others are tested against. On GPUs most have kernels, or a backward pass, of their own;
+//! deterministic whatever the number of threads) and, but for the cache of sampling, a form composed of Burn's
+//! operations, which is the reference the others are tested against. On GPUs most have kernels, or a backward pass, of their own;
 //! the rest is composed there. The public functions choose by where the tensor lives;
 //! callers never name a backend.
 //!

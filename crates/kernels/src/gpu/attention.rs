@@ -147,20 +147,17 @@ fn factor(x: Tensor<4>) -> Factor<4> {
     Factor::new(Precision::F32, x)
 }
 
-/// The sum of what the groups come to: each token has queries in one of them, keys in one or more.
-fn sum(parts: impl IntoIterator<Item = Tensor<2>>) -> Tensor<2> {
-    let sum = parts.into_iter().reduce(|sum, part| sum + part);
-    sum.expect("a run has tokens")
-}
-
 impl GpuOp<3, 2> for Batched {
     fn forward(&self, [q, k, v]: [Tensor<2>; 3]) -> Tensor<2> {
-        sum(self.groups.iter().map(|group| {
+        let mut out = None;
+        for group in self.groups.iter() {
             let q = factor(group.queries.by_head(&q));
             let [k, v] = [&k, &v].map(|x| factor(group.keys.by_head(x)));
             let shares = factor(self.shares(&q, &k, group));
-            group.queries.by_token(shares.product(&v))
-        }))
+            group.queries.add_by_token(&mut out, shares.product(&v));
+        }
+        let out = out.expect("a run has tokens");
+        out.reshape(q.shape())
     }
 
     fn backward(
@@ -170,14 +167,14 @@ impl GpuOp<3, 2> for Batched {
         wanted: [bool; 3],
     ) -> [Option<Tensor<2>>; 3] {
         let [q, k, v] = inputs.map(|input| input.expect("all are kept"));
-        let [mut to_q, mut to_k, mut to_v] = [Vec::new(), Vec::new(), Vec::new()];
+        let [mut to_q, mut to_k, mut to_v] = [None, None, None];
         for group in self.groups.iter() {
             let [d, q] = [&grad, &q].map(|x| factor(group.queries.by_head(x)));
             let [k, v] = [&k, &v].map(|x| factor(group.keys.by_head(x)));
             let shares = self.shares(&q, &k, group);
             if wanted[2] {
                 let d_v = factor(shares.clone()).transpose().product(&d);
-                to_v.push(group.keys.by_token(d_v));
+                group.keys.add_by_token(&mut to_v, d_v);
             }
             if wanted[0] || wanted[1] {
                 let d_shares = d.product(&v.transpose());
@@ -185,14 +182,18 @@ impl GpuOp<3, 2> for Batched {
                 let d_scores = factor(d_scores);
                 if wanted[0] {
                     let d_q = d_scores.product(&k);
-                    to_q.push(group.queries.by_token(d_q));
+                    group.queries.add_by_token(&mut to_q, d_q);
                 }
                 if wanted[1] {
                     let d_k = d_scores.transpose().product(&q);
-                    to_k.push(group.keys.by_token(d_k));
+                    group.keys.add_by_token(&mut to_k, d_k);
                 }
             }
         }
-        [to_q, to_k, to_v].map(|parts| (!parts.is_empty()).then(|| sum(parts)))
+        [
+            to_q.map(|sum| sum.reshape(q.shape())),
+            to_k.map(|sum| sum.reshape(k.shape())),
+            to_v.map(|sum| sum.reshape(v.shape())),
+        ]
     }
 }

@@ -104,12 +104,14 @@ pub(crate) trait GpuKernels: Backend {
         layout: Layout,
     ) -> FloatTensor<Self>;
 
-    #[fusion(meta = |x: &TensorSpec, starts: &TensorSpec, _: &TensorSpec, layout: &Layout| TensorSpec::new(layout.by_token(starts.shape[0] - 1), x.dtype))]
-    fn togi_by_token(
+    #[fusion(dtype = sum, shape = sum)]
+    fn togi_add_by_token(
+        sum: FloatTensor<Self>,
         x: FloatTensor<Self>,
         starts: IntTensor<Self>,
         places: IntTensor<Self>,
         layout: Layout,
+        adds: bool,
     ) -> FloatTensor<Self>;
 
     #[fusion(meta = |query: &TensorSpec, _: &TensorSpec, _: &TensorSpec, keys: &TensorSpec, values: &TensorSpec, _: &TensorSpec, _: &Layout| (query.clone(), keys.clone(), values.clone()))]
@@ -216,13 +218,15 @@ impl GpuKernels for CubeBackend {
         heads::by_head(x, tokens, layout)
     }
 
-    fn togi_by_token(
+    fn togi_add_by_token(
+        sum: FloatTensor<Self>,
         x: FloatTensor<Self>,
         starts: IntTensor<Self>,
         places: IntTensor<Self>,
         layout: Layout,
+        adds: bool,
     ) -> FloatTensor<Self> {
-        heads::by_token(x, starts, places, layout)
+        heads::add_by_token(sum, x, [starts, places], layout, adds)
     }
 
     fn togi_attend(
@@ -328,19 +332,18 @@ pub(super) fn by_head(x: Tensor<2>, tokens: Tensor<1, Int>, layout: Layout) -> T
     Tensor::from_dispatch(Dispatch::togi_by_head(x, tokens, layout))
 }
 
-/// The way back ([`heads::Places::by_token`]).
-pub(super) fn by_token(
+/// The way back ([`heads::Places::add_by_token`]).
+pub(super) fn add_by_token(
+    sum: Tensor<1>,
     x: Tensor<4>,
-    starts: Tensor<1, Int>,
-    places: Tensor<1, Int>,
+    places: [Tensor<1, Int>; 2],
     layout: Layout,
-) -> Tensor<2> {
-    let (starts, places) = (starts.into_dispatch(), places.into_dispatch());
-    Tensor::from_dispatch(Dispatch::togi_by_token(
-        x.into_dispatch(),
-        starts,
-        places,
-        layout,
+    adds: bool,
+) -> Tensor<1> {
+    let (sum, x) = (sum.into_dispatch(), x.into_dispatch());
+    let [starts, places] = places.map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::togi_add_by_token(
+        sum, x, starts, places, layout, adds,
     ))
 }
 

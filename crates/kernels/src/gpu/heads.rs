@@ -6,10 +6,10 @@ use cubecl::prelude::*;
 
 use super::{
     extension,
-    launch::{empty, for_each, rows},
+    launch::{empty, for_each, own, rows},
 };
 
-/// Sequences side by side, all of `len` places, by head.
+/// Sequences side by side, all of `len` places, and the heads of a place.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     pub(super) len: usize,
@@ -31,11 +31,6 @@ impl Layout {
         let len = self.together * self.len;
         Shape::new([sequences, self.kv_heads, len, self.head_dim])
     }
-
-    /// `[tokens, kv_heads * together * head_dim]`.
-    pub(super) fn by_token(self, tokens: usize) -> Shape {
-        Shape::new([tokens, self.width()])
-    }
 }
 
 /// Which token is at which place of a [`Layout`].
@@ -49,7 +44,7 @@ pub(super) struct Places {
     places: Tensor<1, Int>,
 }
 
-fn indices(of: Vec<i32>, device: &Device) -> Tensor<1, Int> {
+pub(super) fn indices(of: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     let len = of.len();
     Tensor::from_data(TensorData::new(of, [len]), device)
 }
@@ -86,14 +81,19 @@ impl Places {
         extension::by_head(x.clone(), self.tokens.clone(), self.layout)
     }
 
-    /// The way back: the sum of each token's places.
-    pub(super) fn by_token(&self, x: Tensor<4>) -> Tensor<2> {
-        let (starts, places) = (self.starts.clone(), self.places.clone());
-        extension::by_token(x, starts, places, self.layout)
+    /// The way back: adds what is at a token's places to its sum, `[tokens * width]`; without a sum yet, the others' is 0.
+    pub(super) fn add_by_token(&self, sum: &mut Option<Tensor<1>>, x: Tensor<4>) {
+        let tokens = self.starts.dims()[0] - 1;
+        let adds = sum.is_some();
+        let old = sum
+            .take()
+            .unwrap_or_else(|| Tensor::empty([tokens * self.layout.width()], &x.device()));
+        let places = [self.starts.clone(), self.places.clone()];
+        *sum = Some(extension::add_by_token(old, x, places, self.layout, adds));
     }
 }
 
-#[cube(launch)]
+#[cube(launch, address_type = "dynamic")]
 fn lay_by_head(
     x: &[f32],
     tokens: &[i32],
@@ -130,6 +130,7 @@ pub(super) fn by_head(x: CubeTensor, tokens: CubeTensor, layout: Layout) -> Cube
             &x.client.clone(),
             cubes,
             dim,
+            x.required_address_type().max(out.required_address_type()),
             x.into_buffer_arg(),
             tokens.into_buffer_arg(),
             out.clone().into_buffer_arg(),
@@ -142,61 +143,72 @@ pub(super) fn by_head(x: CubeTensor, tokens: CubeTensor, layout: Layout) -> Cube
     out
 }
 
-#[cube(launch)]
-fn add_by_token(
+#[cube(launch, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
+fn add_places(
     x: &[f32],
     starts: &[i32],
     places: &[i32],
-    out: &mut [f32],
+    sum: &mut [f32],
     len: usize,
     #[comptime] kv_heads: usize,
     #[comptime] together: usize,
     #[comptime] head_dim: usize,
+    #[comptime] adds: bool,
 ) {
     let i = ABSOLUTE_POS;
-    if i < out.len() {
+    if i < sum.len() {
         let (at, j) = (i / head_dim, i % head_dim);
         let (at, head) = (at / together, at % together);
         let (token, kv_head) = (at / kv_heads, at % kv_heads);
-        let mut sum = 0.0f32;
         let mut n = starts[token] as usize;
         let end = starts[token + 1] as usize;
-        while n < end {
-            let place = places[n] as usize;
-            let (sequence, place) = (place / len, place % len);
-            let head = (sequence * kv_heads + kv_head) * together + head;
-            sum += x[(head * len + place) * head_dim + j];
-            n += 1;
+        if n < end {
+            let mut of_token = 0.0f32;
+            if adds {
+                of_token = sum[i];
+            }
+            while n < end {
+                let place = places[n] as usize;
+                let (sequence, place) = (place / len, place % len);
+                let head = (sequence * kv_heads + kv_head) * together + head;
+                of_token += x[(head * len + place) * head_dim + j];
+                n += 1;
+            }
+            sum[i] = of_token;
+        } else if !adds {
+            sum[i] = 0.0;
         }
-        out[i] = sum;
     }
 }
 
-/// [`Places::by_token`].
-pub(super) fn by_token(
+/// [`Places::add_by_token`]; `sum` is written over where it does not add.
+pub(super) fn add_by_token(
+    sum: CubeTensor,
     x: CubeTensor,
-    starts: CubeTensor,
-    places: CubeTensor,
+    [starts, places]: [CubeTensor; 2],
     layout: Layout,
+    adds: bool,
 ) -> CubeTensor {
-    let (x, starts, places) = (rows(x), rows(starts), rows(places));
-    let out = empty(&x, layout.by_token(starts.meta.num_elements() - 1));
-    let count = out.meta.num_elements();
+    let (sum, x, starts, places) = (own(sum), rows(x), rows(starts), rows(places));
+    let count = sum.meta.num_elements();
     if count > 0 {
         let (cubes, dim) = for_each(&x, count);
-        add_by_token::launch(
+        add_places::launch(
             &x.client.clone(),
             cubes,
             dim,
+            x.required_address_type().max(sum.required_address_type()),
             x.into_buffer_arg(),
             starts.into_buffer_arg(),
             places.into_buffer_arg(),
-            out.clone().into_buffer_arg(),
+            sum.clone().into_buffer_arg(),
             layout.len,
             layout.kv_heads,
             layout.together,
             layout.head_dim,
+            adds,
         );
     }
-    out
+    sum
 }

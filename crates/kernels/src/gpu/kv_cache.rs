@@ -2,13 +2,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{
     extension,
-    heads::Layout,
+    heads::{Layout, indices},
     launch::{UNITS, empty_like, for_each_row, max_of_cube, own, rows, sum_of_cube},
 };
 use crate::attention::AttentionShape;
@@ -39,9 +39,7 @@ fn places_of(rows: &[(usize, usize)], device: &Device) -> Tensor<1, Int> {
     let places = rows
         .iter()
         .flat_map(|(slot, position)| [*slot as i32, *position as i32]);
-    let places: Vec<i32> = places.collect();
-    let places = TensorData::new(places, [2 * rows.len()]);
-    let places = Tensor::from_data(places, device);
+    let places = indices(places.collect(), device);
     *last = Some((rows.to_vec(), device.clone(), places.clone()));
     places
 }

@@ -99,10 +99,12 @@ pub(crate) fn apply<const N: usize, const D: usize, O: GpuOp<N, D>>(
     if inputs.iter().all(off) {
         return op.forward(inputs.map(Tensor::from_dispatch));
     }
-    let wanted = inputs.each_ref().map(|t| !off(t));
+    let inputs = inputs.map(on_tape::<Cube>);
+    // On autodiff may be constants too.
+    let wanted = inputs.each_ref().map(|t| t.is_tracked());
     let mut nodes = Vec::with_capacity(N);
     let inputs = inputs.map(|t| {
-        let (primitive, node) = on_tape::<Cube>(t).into_parts();
+        let (primitive, node) = t.into_parts();
         nodes.push(node);
         primitive
     });
