@@ -111,18 +111,13 @@ impl Group {
         let last_seen = Tensor::<3, Int>::from_data(last_seen, device)
             .expand([rows, together, len])
             .reshape([rows, together * len]);
-        let places = |of: &[Option<usize>], len: usize, together: usize| {
-            let layout = Layout {
-                len,
-                kv_heads: shape.kv_heads,
-                together,
-                head_dim: shape.head_dim,
-            };
-            Places::new(of, tokens, layout, device)
+        let places = |of: &[Option<usize>], len: usize, heads: usize| {
+            let shape = AttentionShape { heads, ..shape };
+            Places::new(of, tokens, Layout { len, shape }, device)
         };
         Self {
-            queries: places(&queries, len, together),
-            keys: places(&keys, seen, 1),
+            queries: places(&queries, len, shape.heads),
+            keys: places(&keys, seen, shape.kv_heads),
             last_seen,
         }
     }

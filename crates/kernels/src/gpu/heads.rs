@@ -8,28 +8,27 @@ use super::{
     extension,
     launch::{empty, for_each, own, rows},
 };
+use crate::attention::AttentionShape;
 
 /// Sequences side by side, all of `len` places, and the heads of a place.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     pub(super) len: usize,
-    pub(super) kv_heads: usize,
-    /// Heads of a key head: they lie one after the other, as more places of it.
-    pub(super) together: usize,
-    pub(super) head_dim: usize,
+    /// The heads of a key head lie one after the other, as more places of it.
+    pub(super) shape: AttentionShape,
 }
 
 impl Layout {
     /// Numbers of a token.
     fn width(self) -> usize {
-        self.kv_heads * self.together * self.head_dim
+        self.shape.heads * self.shape.head_dim
     }
 
     /// `[sequences, kv_heads, together * len, head_dim]` for so many places in all.
     pub(super) fn by_head(self, places: usize) -> Shape {
-        let sequences = places / self.len;
-        let len = self.together * self.len;
-        Shape::new([sequences, self.kv_heads, len, self.head_dim])
+        let Self { len, shape } = self;
+        let in_all = shape.group() * len;
+        Shape::new([places / len, shape.kv_heads, in_all, shape.head_dim])
     }
 }
 
@@ -135,9 +134,9 @@ pub(super) fn by_head(x: CubeTensor, tokens: CubeTensor, layout: Layout) -> Cube
             tokens.into_buffer_arg(),
             out.clone().into_buffer_arg(),
             layout.len,
-            layout.kv_heads,
-            layout.together,
-            layout.head_dim,
+            layout.shape.kv_heads,
+            layout.shape.group(),
+            layout.shape.head_dim,
         );
     }
     out
@@ -204,9 +203,9 @@ pub(super) fn add_by_token(
             places.into_buffer_arg(),
             sum.clone().into_buffer_arg(),
             layout.len,
-            layout.kv_heads,
-            layout.together,
-            layout.head_dim,
+            layout.shape.kv_heads,
+            layout.shape.group(),
+            layout.shape.head_dim,
             adds,
         );
     }

@@ -58,9 +58,7 @@ impl Cache {
             values: zeros(),
             layout: Layout {
                 len: capacity,
-                kv_heads: shape.kv_heads,
-                together: shape.group(),
-                head_dim: shape.head_dim,
+                shape,
             },
         }
     }
@@ -217,7 +215,8 @@ pub(super) fn attend(
     let [query, key, value, places] = [query, key, value, places].map(rows);
     let (keys, values) = (own(keys), own(values));
     let out = empty_like(&query);
-    let count = out.meta.num_elements() / layout.head_dim;
+    let Layout { len, shape } = layout;
+    let count = out.meta.num_elements() / shape.head_dim;
     if count > 0 {
         let (cubes, dim) = for_each_row(count);
         attend_to_slot::launch(
@@ -233,12 +232,12 @@ pub(super) fn attend(
             values.clone().into_buffer_arg(),
             out.clone().into_buffer_arg(),
             count,
-            layout.len,
-            1.0 / (layout.head_dim as f32).sqrt(),
-            layout.kv_heads,
-            layout.together,
-            layout.head_dim,
-            (UNITS / layout.head_dim).max(1),
+            len,
+            shape.scale(),
+            shape.kv_heads,
+            shape.group(),
+            shape.head_dim,
+            (UNITS / shape.head_dim).max(1),
         );
     }
     (out, keys, values)
