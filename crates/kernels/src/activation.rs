@@ -9,6 +9,8 @@ use std::{
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
+#[cfg(feature = "gpu")]
+use crate::gpu;
 use crate::{
     op::{CpuOp, View, is_tracked, on_cpu, view_of},
     rms_norm::{RmsNorm, rms_norm},
@@ -34,6 +36,33 @@ impl Activation {
         let again = Again::of(RmsNorm::new(eps), &x, &weight);
         let value = rms_norm(x, weight, eps);
         Self { value, again }
+    }
+
+    /// `x + y`, and [`rms_norm`] of that.
+    ///
+    /// # Panics
+    /// When the shapes or widths differ.
+    pub fn rms_norm_of_sum(
+        x: Tensor<2>,
+        y: Tensor<2>,
+        weight: Tensor<1>,
+        eps: f64,
+    ) -> (Tensor<2>, Self) {
+        #[cfg(feature = "gpu")]
+        if gpu::on_gpu_alone(&x) && gpu::on_gpu_alone(&y) && gpu::on_gpu_alone(&weight) {
+            assert_eq!(x.dims(), y.dims(), "rms_norm_of_sum: shapes differ");
+            assert_eq!(
+                x.dims()[1],
+                weight.dims()[0],
+                "rms_norm_of_sum: width of x and weight differ"
+            );
+            let inputs = [x, y, weight.unsqueeze()];
+            let (sum, value) = gpu::extension::rms_norm_of_sum(inputs, eps as f32);
+            return (sum, value.into());
+        }
+        let sum = x + y;
+        let normed = Self::rms_norm(sum.clone(), weight, eps);
+        (sum, normed)
     }
 
     /// [`swiglu`].

@@ -114,6 +114,10 @@ fn linear_matches() {
         [33, 17, 5],
         [70, 64, 96],
         [32, 32, 64],
+        [0, 8, 5],
+        [3, 100, 50],
+        [17, 70, 33],
+        [64, 40, 18],
     ] {
         compare(
             &format!("linear {t}x{i}x{o}"),
@@ -168,12 +172,14 @@ fn products_of_float32_factors_are_float32s() {
 
 #[test]
 fn a_row_of_a_skinny_product_does_not_depend_on_the_other_rows() {
-    let w: Tensor<2> = leaf(3, [200, 64]).inner();
-    let x: Tensor<2> = leaf(4, [13, 64]).inner();
-    let all = host(fused::linear(x.clone(), w.clone()));
-    for row in 0..13 {
-        let alone = host(fused::linear(x.clone().narrow(0, row, 1), w.clone()));
-        assert_eq!(alone, all[row * 200..(row + 1) * 200], "row {row}");
+    let (w, x) = (leaf(3, [200, 64]).inner(), leaf(4, [19, 64]).inner());
+    for (on, device) in devices() {
+        let [w, x] = [&w, &x].map(|t| Tensor::<2>::from_data(t.to_data(), &device));
+        let all = host(fused::linear(x.clone(), w.clone()));
+        for row in 0..19 {
+            let alone = host(fused::linear(x.clone().narrow(0, row, 1), w.clone()));
+            assert_eq!(alone, all[row * 200..(row + 1) * 200], "row {row} {on}");
+        }
     }
 }
 
@@ -409,6 +415,29 @@ fn rms_norm_matches() {
             |[x, w]| fused::rms_norm(x.clone(), weight(w), 1e-5),
             |[x, w]| composed::rms_norm(x.clone(), weight(w), 1e-5),
         );
+    }
+}
+
+/// A kernel of its own on a GPU off autodiff.
+#[test]
+fn the_norm_of_a_sum_matches() {
+    for [t, d] in [[1, 1], [3, 17], [70, 300]] {
+        let inputs = [leaf(1, [t, d]), leaf(2, [t, d]), leaf(3, [1, d])].map(Tensor::inner);
+        let [x, y, w] = inputs.clone();
+        let expected = composed::rms_norm(x.clone() + y.clone(), w.reshape([d]), 1e-5);
+        let expected = [x + y, expected].map(host);
+        for (on, device) in devices() {
+            let there = |t: &Tensor<2>| Tensor::<2>::from_data(t.to_data(), &device);
+            let [x, y, w] = inputs.each_ref().map(there);
+            let (sum, normed) = Activation::rms_norm_of_sum(x, y, w.reshape([d]), 1e-5);
+            close(&format!("sum {on}"), &host(sum), &expected[0], 1e-6);
+            close(
+                &format!("norm {on}"),
+                &host(normed.value()),
+                &expected[1],
+                2e-5,
+            );
+        }
     }
 }
 

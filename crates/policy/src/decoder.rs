@@ -331,7 +331,7 @@ impl Decoder {
         &self,
         weights: &Weights,
         layer: usize,
-        mut x: Tensor<2>,
+        x: Tensor<2>,
         positions: &Arc<[u32]>,
         attend: &mut Attend<'_>,
     ) -> Result<Tensor<2>, PolicyError> {
@@ -342,9 +342,8 @@ impl Decoder {
         let normed = Activation::rms_norm(x.clone(), norm, eps);
         let attended = self.attend(weights, layer, normed, positions, attend)?;
         let [out] = self.project(weights, [name("self_attn.o_proj")], attended.into())?;
-        x = x + out;
         let norm = self.vector(weights, &name("post_attention_layernorm.weight"))?;
-        let normed = Activation::rms_norm(x.clone(), norm, eps);
+        let (x, normed) = Activation::rms_norm_of_sum(x, out, norm, eps);
         let parts = [mlp("gate_proj"), mlp("up_proj")];
         let [gate, up] = self.project(weights, parts, normed)?;
         let gated = Activation::swiglu(gate, up);

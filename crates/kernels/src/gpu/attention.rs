@@ -3,7 +3,7 @@
 //! One run after the other, of Burn's operations, was some fifty kernels for each run and layer, and the processor takes
 //! longer to ask for one than the GPU to run it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -11,6 +11,7 @@ use super::{
     GpuOp, apply,
     extension::{softmax_backward, softmax_up_to},
     heads::{Layout, Places},
+    last::Last,
     matmul::Factor,
 };
 use crate::{
@@ -43,28 +44,20 @@ struct Group {
     last_seen: Tensor<2, Int>,
 }
 
-/// Groups and what they are of.
-type Known = (Arc<[Run]>, AttentionShape, Device, Arc<[Group]>);
-
-/// The groups of the layer before, which are those of the next.
-static LAST: Mutex<Option<Known>> = Mutex::new(None);
+static LAST: Last<(Arc<[Run]>, AttentionShape, Device), Arc<[Group]>> = Last::new();
 
 fn groups_of(runs: &Arc<[Run]>, shape: AttentionShape, device: &Device) -> Arc<[Group]> {
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((of, for_shape, on, groups)) = &*last
-        && Arc::ptr_eq(of, runs)
-        && *for_shape == shape
-        && on == device
-    {
-        return groups.clone();
-    }
-    let tokens = runs.iter().map(|run| run.len).sum();
-    let groups: Arc<[Group]> = grouped(runs, shape.heads)
-        .into_iter()
-        .map(|members| Group::new(&members, tokens, shape, device))
-        .collect();
-    *last = Some((runs.clone(), shape, device.clone(), groups.clone()));
-    groups
+    LAST.or_make(
+        |(of, for_shape, on)| Arc::ptr_eq(of, runs) && *for_shape == shape && on == device,
+        || {
+            let tokens = runs.iter().map(|run| run.len).sum();
+            let groups = grouped(runs, shape.heads)
+                .into_iter()
+                .map(|members| Group::new(&members, tokens, shape, device))
+                .collect();
+            ((runs.clone(), shape, device.clone()), groups)
+        },
+    )
 }
 
 /// Runs by length, in groups of which at most half is padding.

@@ -13,7 +13,7 @@ use burn_cubecl::CubeBackend;
 
 use super::swiglu as gates;
 use super::{
-    adamw,
+    adamw, few_rows,
     heads::{self, Layout},
     kv_cache, matmul as products, rms_norm as norms, rotary as turns, softmax, squares,
 };
@@ -124,6 +124,17 @@ pub(crate) trait GpuKernels: Backend {
         places: IntTensor<Self>,
         layout: Layout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(meta = |x: &TensorSpec, _: &TensorSpec, _: &TensorSpec, _: &f32| (x.clone(), x.clone()))]
+    fn togi_rms_norm_of_sum(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(dtype = x, shape = Shape::new([x[0], weight[0]]))]
+    fn togi_few_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 
     #[fusion(dtype = a, shape = products::shape_of(a, b))]
     fn togi_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -239,6 +250,19 @@ impl GpuKernels for CubeBackend {
         layout: Layout,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         kv_cache::attend([query, key, value], [keys, values], places, layout)
+    }
+
+    fn togi_rms_norm_of_sum(
+        x: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        norms::of_sum(x, y, weight, eps)
+    }
+
+    fn togi_few_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        few_rows::product(x, weight)
     }
 
     fn togi_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -364,6 +388,19 @@ pub(super) fn attend(
         Tensor::from_dispatch(keys),
         Tensor::from_dispatch(values),
     )
+}
+
+/// `x + y`, and [`rms_norm`] of that; all off autodiff.
+pub(crate) fn rms_norm_of_sum([x, y, weight]: [Tensor<2>; 3], eps: f32) -> (Tensor<2>, Tensor<2>) {
+    let [x, y, weight] = [x, y, weight].map(Tensor::into_dispatch);
+    let (sum, out) = Dispatch::togi_rms_norm_of_sum(x, y, weight, eps);
+    (Tensor::from_dispatch(sum), Tensor::from_dispatch(out))
+}
+
+/// `x · weightᵀ` where `x` has few rows.
+pub(super) fn few_rows(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(Dispatch::togi_few_rows(x, weight))
 }
 
 /// `a · b` with float32's precision.

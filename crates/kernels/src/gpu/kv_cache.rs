@@ -1,7 +1,5 @@
 //! Keys and values of sequences that are being generated, and attention over them, on a GPU.
 
-use std::sync::{Mutex, PoisonError};
-
 use burn::tensor::{DType, Device, Int, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
@@ -9,6 +7,7 @@ use cubecl::prelude::*;
 use super::{
     extension,
     heads::{Layout, indices},
+    last::Last,
     launch::{UNITS, empty_like, for_each_row, max_of_cube, own, rows, sum_of_cube},
 };
 use crate::attention::AttentionShape;
@@ -22,26 +21,20 @@ pub(crate) struct Cache {
     layout: Layout,
 }
 
-/// Rows of a step, and where they are: slot and position of each.
-type Known = (Vec<(usize, usize)>, Device, Tensor<1, Int>);
+static LAST: Last<(Vec<(usize, usize)>, Device), Tensor<1, Int>> = Last::new();
 
-/// The places of the layer before, which are those of the next.
-static LAST: Mutex<Option<Known>> = Mutex::new(None);
-
+/// Slot and position of each row.
 fn places_of(rows: &[(usize, usize)], device: &Device) -> Tensor<1, Int> {
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((of, on, places)) = &*last
-        && of == rows
-        && on == device
-    {
-        return places.clone();
-    }
-    let places = rows
-        .iter()
-        .flat_map(|(slot, position)| [*slot as i32, *position as i32]);
-    let places = indices(places.collect(), device);
-    *last = Some((rows.to_vec(), device.clone(), places.clone()));
-    places
+    LAST.or_make(
+        |(of, on)| of == rows && on == device,
+        || {
+            let places = rows
+                .iter()
+                .flat_map(|(slot, position)| [*slot as i32, *position as i32]);
+            let places = indices(places.collect(), device);
+            ((rows.to_vec(), device.clone()), places)
+        },
+    )
 }
 
 impl Cache {

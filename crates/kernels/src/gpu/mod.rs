@@ -20,8 +20,10 @@ use crate::op::{Tape, lifted, on_tape, plain};
 pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod extension;
+mod few_rows;
 mod heads;
 pub(crate) mod kv_cache;
+mod last;
 mod launch;
 pub(crate) mod linear;
 pub(crate) mod log_probs;
@@ -62,6 +64,15 @@ pub(crate) fn on_gpu<const D: usize>(tensor: &Tensor<D>) -> bool {
         DispatchTensorKind::Cube(_) => true,
         DispatchTensorKind::Autodiff(inner) => matches!(*inner, DispatchTensorKind::Cube(_)),
         _ => false,
+    }
+}
+
+/// True of a float32 tensor on a GPU of which nothing is recorded.
+pub(crate) fn on_gpu_alone<const D: usize>(tensor: &Tensor<D>) -> bool {
+    tensor.dtype() == DType::F32 && {
+        let tensor = tensor.clone().into_dispatch();
+        tensor.autodiff == DispatchAutodiffContext::Disabled
+            && matches!(tensor.kind, DispatchTensorKind::Cube(_))
     }
 }
 

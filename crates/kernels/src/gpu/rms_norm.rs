@@ -57,6 +57,66 @@ pub(super) fn forward(x: CubeTensor, weight: CubeTensor, eps: f32) -> CubeTensor
     out
 }
 
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+fn add_and_normalise(
+    x: &[f32],
+    y: &[f32],
+    weight: &[f32],
+    sum: &mut [f32],
+    out: &mut [f32],
+    tokens: usize,
+    width: usize,
+    eps: f32,
+) {
+    if CUBE_POS < tokens {
+        let row = CUBE_POS * width;
+        let mut squares = 0.0f32;
+        let mut i = UNIT_POS as usize;
+        while i < width {
+            let value = x[row + i] + y[row + i];
+            sum[row + i] = value;
+            squares += value * value;
+            i += UNITS;
+        }
+        let scale = 1.0 / (sum_of_cube(squares) / f32::cast_from(width) + eps).sqrt();
+        let mut i = UNIT_POS as usize;
+        while i < width {
+            out[row + i] = sum[row + i] * scale * weight[i];
+            i += UNITS;
+        }
+    }
+}
+
+/// `x + y`, and [`forward`] of that.
+pub(super) fn of_sum(
+    x: CubeTensor,
+    y: CubeTensor,
+    weight: CubeTensor,
+    eps: f32,
+) -> (CubeTensor, CubeTensor) {
+    let (x, y, weight) = (rows(x), rows(y), rows(weight));
+    let [tokens, width] = x.meta.shape().dims();
+    let (sum, out) = (empty_like(&x), empty_like(&x));
+    if tokens * width > 0 {
+        let (cubes, dim) = for_each_row(tokens);
+        add_and_normalise::launch(
+            &x.client.clone(),
+            cubes,
+            dim,
+            x.into_buffer_arg(),
+            y.into_buffer_arg(),
+            weight.into_buffer_arg(),
+            sum.clone().into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            tokens,
+            width,
+            eps,
+        );
+    }
+    (sum, out)
+}
+
 // dx = s (w∘dy) - x s³/d Σ w∘dy∘x with s the row's scale, which is kept for the weight's gradient.
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]

@@ -1,6 +1,6 @@
 //! Rotary position embedding on a GPU.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_cubecl::tensor::CubeTensor;
@@ -9,6 +9,7 @@ use cubecl::prelude::*;
 use super::{
     GpuOp,
     extension::rotary,
+    last::Last,
     launch::{empty_like, for_each, rows},
 };
 
@@ -66,11 +67,7 @@ pub(crate) struct Rotary {
     sin: Tensor<2>,
 }
 
-/// Angles of a batch, and what they are of.
-type Known = (Arc<[u32]>, Arc<[f32]>, Device, Rotary);
-
-/// The angles of the layer before, which are those of the next.
-static LAST: Mutex<Option<Known>> = Mutex::new(None);
+static LAST: Last<(Arc<[u32]>, Arc<[f32]>, Device), Rotary> = Last::new();
 
 impl Rotary {
     /// For tokens at these positions, from tables of `half` cosines and sines for each position.
@@ -80,14 +77,6 @@ impl Rotary {
         half: usize,
         device: &Device,
     ) -> Self {
-        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, table, on, angles)) = &*last
-            && Arc::ptr_eq(of, positions)
-            && Arc::ptr_eq(table, cos)
-            && on == device
-        {
-            return angles.clone();
-        }
         let gather = |table: &[f32]| {
             let rows = positions
                 .iter()
@@ -95,17 +84,16 @@ impl Rotary {
             let rows: Vec<f32> = rows.copied().collect();
             Tensor::from_data(TensorData::new(rows, [positions.len(), half]), device)
         };
-        let angles = Self {
-            cos: gather(cos),
-            sin: gather(sin),
-        };
-        *last = Some((
-            positions.clone(),
-            cos.clone(),
-            device.clone(),
-            angles.clone(),
-        ));
-        angles
+        LAST.or_make(
+            |(of, table, on)| Arc::ptr_eq(of, positions) && Arc::ptr_eq(table, cos) && on == device,
+            || {
+                let angles = Self {
+                    cos: gather(cos),
+                    sin: gather(sin),
+                };
+                ((positions.clone(), cos.clone(), device.clone()), angles)
+            },
+        )
     }
 
     fn turned(&self, x: Tensor<2>, sign: f32) -> Tensor<2> {
