@@ -47,7 +47,7 @@ pub use embedding::embedding;
 #[cfg(feature = "gpu")]
 pub use gpu::matmul::matmul_in_units;
 pub use kv_cache::KvCache;
-pub use linear::{linear, linear_in};
+pub use linear::{linear, linear_for_sampling, linear_in};
 pub use log_probs::{KEPT_LOGITS, LOGITS_AT_ONCE, SelectedLogProbs, selected_log_probs};
 pub use matmul::matmul;
 pub use memory::{give_back_freed_memory, keep_freed_memory};

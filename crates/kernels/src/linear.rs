@@ -56,6 +56,26 @@ pub fn linear_in(precision: Precision, x: impl Into<Activation>, weight: Tensor<
     linear_composed(precision, x, weight)
 }
 
+/// [`linear_in`] for sampling, off autodiff: on a GPU few rows in float32 have a kernel of their own, in which a row's
+/// result does not depend on the others.
+///
+/// # Panics
+/// When the inner sizes differ.
+pub fn linear_for_sampling(precision: Precision, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    #[cfg(feature = "gpu")]
+    if precision == Precision::F32 && gpu::on_gpu_alone(&x) && gpu::on_gpu_alone(&weight) {
+        assert_eq!(
+            x.dims()[1],
+            weight.dims()[1],
+            "linear: inner sizes of x and weight differ"
+        );
+        if let Some(product) = gpu::few_rows::few_rows(&x, &weight) {
+            return product;
+        }
+    }
+    linear_in(precision, x, weight)
+}
+
 /// [`linear_in`] composed of Burn's operations.
 pub fn linear_composed(precision: Precision, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     if precision == Precision::F32 {

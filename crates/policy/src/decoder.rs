@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use togi_data::{Sample, rng::CounterRng};
 use togi_kernels::{
     Activation, AttentionShape, KvCache, Precision, RotaryTable, WeightFormat, attention,
-    embedding, linear, linear_in, rms_norm, rotary,
+    embedding, linear, linear_for_sampling, linear_in, rms_norm, rotary,
 };
 
 use crate::{
@@ -82,7 +82,7 @@ impl Decoder {
     /// Weights for sampling: linear layers and the head are laid out for it, in copies of their own.
     /// [`crate::generate()`] alone reads them.
     pub fn sampling(&self) -> Weights {
-        let mut weights = self.frozen();
+        let mut weights = self.frozen().for_sampling();
         if let Some(format) = self.sampling_format() {
             for group in self.packed_groups() {
                 weights.pack(&group, format);
@@ -99,7 +99,7 @@ impl Decoder {
     /// [`Decoder::sampling`] without a copy: the parameters are gone from this decoder afterwards,
     /// which has its configuration and its adapter still.
     pub fn into_sampling(&mut self) -> Weights {
-        let mut weights = self.frozen();
+        let mut weights = self.frozen().for_sampling();
         for (_, param) in self.params.iter_mut() {
             param.tensor = Tensor::zeros([0], &self.device);
         }
@@ -440,7 +440,12 @@ impl Decoder {
             None => {
                 let mut outs = Vec::with_capacity(N);
                 for name in &names {
-                    outs.push(self.product(x.clone(), self.matrix(weights, name)?));
+                    let weight = self.matrix(weights, name)?;
+                    outs.push(if weights.are_for_sampling() {
+                        linear_for_sampling(self.precision, x.value(), weight)
+                    } else {
+                        self.product(x.clone(), weight)
+                    });
                 }
                 outs
             }

@@ -22,6 +22,7 @@ pub struct Weights {
     dropout: Option<DropoutKey>,
     /// Matrices of one input laid out for sampling, under the first one's name.
     packed: HashMap<String, PackedLinear>,
+    for_sampling: bool,
     /// Where layers run again in the backward pass: what the forward passes left for it.
     passes: Option<Passes>,
 }
@@ -101,6 +102,7 @@ impl Weights {
             trainable,
             dropout: None,
             packed: HashMap::new(),
+            for_sampling: false,
             passes: None,
         }
     }
@@ -116,6 +118,7 @@ impl Weights {
             trainable: Vec::new(),
             dropout: None,
             packed: HashMap::new(),
+            for_sampling: false,
             passes: None,
         }
     }
@@ -148,6 +151,17 @@ impl Weights {
             }
             None => {}
         }
+    }
+
+    /// The same weights, of which sampling alone reads.
+    #[must_use]
+    pub(crate) fn for_sampling(mut self) -> Self {
+        self.for_sampling = true;
+        self
+    }
+
+    pub(crate) fn are_for_sampling(&self) -> bool {
+        self.for_sampling
     }
 
     /// What [`Weights::pack`] made of the matrices of which this is the first.
@@ -189,6 +203,7 @@ impl Weights {
             trainable: Vec::new(),
             dropout: self.dropout,
             packed: HashMap::new(),
+            for_sampling: false,
             passes: None,
         }
     }
@@ -209,6 +224,7 @@ impl Weights {
             trainable: trainable.cloned().collect(),
             dropout: self.dropout,
             packed: HashMap::new(),
+            for_sampling: false,
             passes: None,
         }
     }

@@ -127,7 +127,7 @@ pub(super) fn product(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
     out
 }
 
-/// `x · weightᵀ` in float32 where `x` has few rows.
-pub(super) fn few_rows(x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
+/// `x · weightᵀ` in float32 where `x` has few rows; both off autodiff.
+pub(crate) fn few_rows(x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
     (x.dims()[0] <= FEW).then(|| extension::few_rows(x.clone(), weight.clone()))
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{GpuOp, few_rows::few_rows, matmul::Factor};
+use super::{GpuOp, matmul::Factor};
 use crate::precision::Precision;
 
 /// `x · weightᵀ`, with both factors of each product in a precision.
@@ -20,11 +20,6 @@ impl Linear {
 
 impl GpuOp<2, 2> for Linear {
     fn forward(&self, [x, weight]: [Tensor<2>; 2]) -> Tensor<2> {
-        if self.0 == Precision::F32
-            && let Some(product) = few_rows(&x, &weight)
-        {
-            return product;
-        }
         self.factor(x).product(&self.factor(weight).transpose())
     }
 

@@ -20,7 +20,7 @@ use crate::op::{Tape, lifted, on_tape, plain};
 pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod extension;
-mod few_rows;
+pub(crate) mod few_rows;
 mod heads;
 pub(crate) mod kv_cache;
 mod last;
