@@ -173,7 +173,7 @@ Result cuEventRecord(void *event, void *stream) { clock_gettime(CLOCK_MONOTONIC,
 Result cuEventSynchronize(void *event) { return OK; }
 Result cuEventQuery(void *event) { return OK; }
 Result cuEventDestroy_v2(void *event) { free(event); return OK; }
-Result cuEventElapsedTime(float *out, struct timespec *start, struct timespec *end) {
+Result cuEventElapsedTime_v2(float *out, struct timespec *start, struct timespec *end) {
     float ms = (end->tv_sec - start->tv_sec) * 1e3f + (end->tv_nsec - start->tv_nsec) / 1e6f;
     *out = ms > 0 ? ms : 1e-3f;
     return OK;
