@@ -37,11 +37,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 pub fn linear_in(precision: Precision, x: impl Into<Activation>, weight: Tensor<2>) -> Tensor<2> {
     let activation = x.into();
     let x = activation.value();
-    assert_eq!(
-        x.dims()[1],
-        weight.dims()[1],
-        "linear: inner sizes of x and weight differ"
-    );
+    check_inner(&x, &weight);
     if on_cpu(&x) && on_cpu(&weight) && precision != Precision::F16 {
         let op = Linear {
             precision,
@@ -63,17 +59,23 @@ pub fn linear_in(precision: Precision, x: impl Into<Activation>, weight: Tensor<
 /// When the inner sizes differ.
 pub fn linear_for_sampling(precision: Precision, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     #[cfg(feature = "gpu")]
-    if precision == Precision::F32 && gpu::on_gpu_alone(&x) && gpu::on_gpu_alone(&weight) {
-        assert_eq!(
-            x.dims()[1],
-            weight.dims()[1],
-            "linear: inner sizes of x and weight differ"
-        );
-        if let Some(product) = gpu::few_rows::few_rows(&x, &weight) {
-            return product;
-        }
+    if precision == Precision::F32
+        && x.dims()[0] <= gpu::few_rows::FEW
+        && gpu::on_gpu_alone(&x)
+        && gpu::on_gpu_alone(&weight)
+    {
+        check_inner(&x, &weight);
+        return gpu::extension::few_rows(x, weight);
     }
     linear_in(precision, x, weight)
+}
+
+fn check_inner(x: &Tensor<2>, weight: &Tensor<2>) {
+    assert_eq!(
+        x.dims()[1],
+        weight.dims()[1],
+        "linear: inner sizes of x and weight differ"
+    );
 }
 
 /// [`linear_in`] composed of Burn's operations.

@@ -22,6 +22,7 @@ pub struct Weights {
     dropout: Option<DropoutKey>,
     /// Matrices of one input laid out for sampling, under the first one's name.
     packed: HashMap<String, PackedLinear>,
+    /// Sampling alone reads these.
     for_sampling: bool,
     /// Where layers run again in the backward pass: what the forward passes left for it.
     passes: Option<Passes>,

@@ -397,8 +397,8 @@ pub(crate) fn rms_norm_of_sum([x, y, weight]: [Tensor<2>; 3], eps: f32) -> (Tens
     (Tensor::from_dispatch(sum), Tensor::from_dispatch(out))
 }
 
-/// `x · weightᵀ` where `x` has few rows.
-pub(super) fn few_rows(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+/// `x · weightᵀ` where `x` has few rows; both off autodiff.
+pub(crate) fn few_rows(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(Dispatch::togi_few_rows(x, weight))
 }

@@ -3,17 +3,14 @@
 //! Nothing is tried out for them, they cost the processor half of what a product of CubeK's does, and a row's result does
 //! not depend on the rows beside it.
 
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::Shape;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::{
-    extension,
-    launch::{UNITS, empty, for_each_row, rows, zeros},
-};
+use super::launch::{UNITS, empty, for_each_row, rows, zeros};
 
 /// Up to so many rows the product is bound by reading the weights.
-const FEW: usize = 64;
+pub(crate) const FEW: usize = 64;
 
 /// Rows that a cube computes at once.
 const HEIGHT: usize = 16;
@@ -125,9 +122,4 @@ pub(super) fn product(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
         );
     }
     out
-}
-
-/// `x · weightᵀ` in float32 where `x` has few rows; both off autodiff.
-pub(crate) fn few_rows(x: &Tensor<2>, weight: &Tensor<2>) -> Option<Tensor<2>> {
-    (x.dims()[0] <= FEW).then(|| extension::few_rows(x.clone(), weight.clone()))
 }

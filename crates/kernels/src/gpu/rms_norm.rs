@@ -19,6 +19,12 @@ fn inverse_root(x: &[f32], row: usize, width: usize, eps: f32) -> f32 {
         squares += value * value;
         i += UNITS;
     }
+    scale_of(squares, width, eps)
+}
+
+/// A row's scale, from each unit's part of the sum of its squares.
+#[cube]
+fn scale_of(squares: f32, width: usize, eps: f32) -> f32 {
     1.0 / (sum_of_cube(squares) / f32::cast_from(width) + eps).sqrt()
 }
 
@@ -79,7 +85,7 @@ fn add_and_normalise(
             squares += value * value;
             i += UNITS;
         }
-        let scale = 1.0 / (sum_of_cube(squares) / f32::cast_from(width) + eps).sqrt();
+        let scale = scale_of(squares, width, eps);
         let mut i = UNIT_POS as usize;
         while i < width {
             out[row + i] = sum[row + i] * scale * weight[i];
