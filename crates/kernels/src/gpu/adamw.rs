@@ -13,6 +13,7 @@ fn update(
     grad: &[f32],
     m: &mut [f32],
     v: &mut [f32],
+    count: usize,
     grad_scale: f32,
     keep: f32,
     beta1: f32,
@@ -24,7 +25,7 @@ fn update(
     eps: f32,
 ) {
     let i = ABSOLUTE_POS;
-    if i < param.len() {
+    if i < count {
         let g = grad[i] * grad_scale;
         let next_m = m[i] * beta1 + g * new1;
         let next_v = v[i] * beta2 + g * g * new2;
@@ -51,6 +52,7 @@ pub(super) fn adamw(
             rows(grad).into_buffer_arg(),
             m.clone().into_buffer_arg(),
             v.clone().into_buffer_arg(),
+            count,
             s.grad_scale,
             s.keep,
             s.beta1,

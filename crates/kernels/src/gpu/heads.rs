@@ -93,17 +93,19 @@ impl Places {
 }
 
 #[cube(launch, address_type = "dynamic")]
+#[allow(clippy::too_many_arguments)]
 fn lay_by_head(
     x: &[f32],
     tokens: &[i32],
     out: &mut [f32],
+    count: usize,
     len: usize,
     #[comptime] kv_heads: usize,
     #[comptime] together: usize,
     #[comptime] head_dim: usize,
 ) {
     let i = ABSOLUTE_POS;
-    if i < out.len() {
+    if i < count {
         let (at, j) = (i / head_dim, i % head_dim);
         let (at, place) = (at / len, at % len);
         let (at, head) = (at / together, at % together);
@@ -133,6 +135,7 @@ pub(super) fn by_head(x: CubeTensor, tokens: CubeTensor, layout: Layout) -> Cube
             x.into_buffer_arg(),
             tokens.into_buffer_arg(),
             out.clone().into_buffer_arg(),
+            count,
             layout.len,
             layout.shape.kv_heads,
             layout.shape.group(),
@@ -149,6 +152,7 @@ fn add_places(
     starts: &[i32],
     places: &[i32],
     sum: &mut [f32],
+    count: usize,
     len: usize,
     #[comptime] kv_heads: usize,
     #[comptime] together: usize,
@@ -156,7 +160,7 @@ fn add_places(
     #[comptime] adds: bool,
 ) {
     let i = ABSOLUTE_POS;
-    if i < sum.len() {
+    if i < count {
         let (at, j) = (i / head_dim, i % head_dim);
         let (at, head) = (at / together, at % together);
         let (token, kv_head) = (at / kv_heads, at % kv_heads);
@@ -202,6 +206,7 @@ pub(super) fn add_by_token(
             starts.into_buffer_arg(),
             places.into_buffer_arg(),
             sum.clone().into_buffer_arg(),
+            count,
             layout.len,
             layout.shape.kv_heads,
             layout.shape.group(),

@@ -46,7 +46,8 @@ pub(super) fn own(tensor: CubeTensor) -> CubeTensor {
     }
 }
 
-/// A unit for each of `count` elements.
+/// A unit for each of `count` elements, and some more: a kernel is told the count. In a kernel `len()` is what was
+/// allocated, which on CUDA is up to 127 numbers more than a tensor has.
 pub(super) fn for_each(tensor: &CubeTensor, count: usize) -> (CubeCount, CubeDim) {
     let dim = CubeDim::new_1d(UNITS as u32);
     (

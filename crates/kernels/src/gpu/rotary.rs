@@ -14,17 +14,19 @@ use super::{
 };
 
 #[cube(launch)]
+#[allow(clippy::too_many_arguments)]
 fn turn(
     x: &[f32],
     cos: &[f32],
     sin: &[f32],
     out: &mut [f32],
+    count: usize,
     half: usize,
     pairs: usize,
     sign: f32,
 ) {
     let i = ABSOLUTE_POS;
-    if i < out.len() / 2 {
+    if i < count {
         let (token, pair) = (i / pairs, i % pairs);
         let (head, j) = (pair / half, pair % half);
         let first = token * pairs * 2 + head * half * 2 + j;
@@ -52,6 +54,7 @@ pub(super) fn turned(x: CubeTensor, cos: CubeTensor, sin: CubeTensor, sign: f32)
             cos.into_buffer_arg(),
             sin.into_buffer_arg(),
             out.clone().into_buffer_arg(),
+            count,
             half,
             width / 2,
             sign,

@@ -31,10 +31,10 @@ pub(crate) fn sum_of_squares(tensors: &[&Tensor<1>]) -> f64 {
 }
 
 #[cube(launch)]
-fn add_up(x: &[f32], sums: &mut [f32], first: usize, count: usize) {
+fn add_up(x: &[f32], sums: &mut [f32], len: usize, first: usize, count: usize) {
     let block = CUBE_POS;
     if block < count {
-        let end = min(x.len(), (block + 1) * BLOCK);
+        let end = min(len, (block + 1) * BLOCK);
         let mut sum = 0.0f32;
         let mut i = block * BLOCK + UNIT_POS as usize;
         while i < end {
@@ -51,7 +51,8 @@ fn add_up(x: &[f32], sums: &mut [f32], first: usize, count: usize) {
 /// Writes the sums of the squares of blocks of `x` to `sums`, from the place `first` on.
 pub(super) fn squares(sums: CubeTensor, x: CubeTensor, first: usize) -> CubeTensor {
     let (sums, x) = (own(sums), rows(x));
-    let count = sums_of(x.meta.num_elements());
+    let len = x.meta.num_elements();
+    let count = sums_of(len);
     if count > 0 {
         let (cubes, dim) = for_each_row(count);
         add_up::launch(
@@ -60,6 +61,7 @@ pub(super) fn squares(sums: CubeTensor, x: CubeTensor, first: usize) -> CubeTens
             dim,
             x.into_buffer_arg(),
             sums.clone().into_buffer_arg(),
+            len,
             first,
             count,
         );

@@ -11,18 +11,25 @@ use super::{
 };
 
 #[cube(launch)]
-fn gated(gate: &[f32], up: &[f32], out: &mut [f32]) {
+fn gated(gate: &[f32], up: &[f32], out: &mut [f32], count: usize) {
     let i = ABSOLUTE_POS;
-    if i < out.len() {
+    if i < count {
         let g = gate[i];
         out[i] = g / (1.0 + (-g).exp()) * up[i];
     }
 }
 
 #[cube(launch)]
-fn gated_backward(gate: &[f32], up: &[f32], grad: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
+fn gated_backward(
+    gate: &[f32],
+    up: &[f32],
+    grad: &[f32],
+    d_gate: &mut [f32],
+    d_up: &mut [f32],
+    count: usize,
+) {
     let i = ABSOLUTE_POS;
-    if i < grad.len() {
+    if i < count {
         let g = gate[i];
         let s = 1.0 / (1.0 + (-g).exp());
         d_up[i] = grad[i] * g * s;
@@ -43,6 +50,7 @@ pub(super) fn forward(gate: CubeTensor, up: CubeTensor) -> CubeTensor {
             gate.into_buffer_arg(),
             up.into_buffer_arg(),
             out.clone().into_buffer_arg(),
+            count,
         );
     }
     out
@@ -68,6 +76,7 @@ pub(super) fn backward(
             grad.into_buffer_arg(),
             d_gate.clone().into_buffer_arg(),
             d_up.clone().into_buffer_arg(),
+            count,
         );
     }
     (d_gate, d_up)
