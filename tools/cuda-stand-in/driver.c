@@ -1,21 +1,28 @@
-// A CUDA driver for machines without a GPU: it says that an H200 is there, gives memory out of the host's, counts the
-// kernels that are asked for, and runs none of them. All that is read back is zero. So it shows, of a build with
-// `cuda-nvrtc`, without a GPU,
-//   - whether NVRTC compiles every kernel;
+// A CUDA driver for machines without a GPU: it says that an H200 is there, gives memory out of the host's and counts the
+// kernels that are asked for. It shows, of a build with `cuda-nvrtc`,
 //   - what CubeCL's pools reserve, beside the estimate;
 //   - how many kernels are asked for, and what asking costs the processor.
-// Losses, samples and the choice among kernels that are tried out mean nothing, and PPO and GRPO refuse to go on: what
-// was drawn and what is trained do not agree. NVRTC and headers are those of NVIDIA's packages for Python; their folder
-// `nvidia/cu13` is called $CUDA here:
+//
+// It runs no kernel, and all that is read back is zero, unless $STAND_IN_KERNELS names a folder: with compiler.c in NVRTC's
+// place the processor runs them (run.c), slowly. That shows
+//   - whether they compute what they should, as CUDA C++, for CUDA's rows with gaps and its warps of 32;
+// and nothing about speed, about what NVRTC and a GPU make of them, or about blocks that see each other.
+//
+// NVRTC and CUDA's headers are those of NVIDIA's packages for Python; their folder `nvidia/cu13` is called $CUDA here:
 //
 //   pip download --no-deps nvidia-cuda-nvrtc==13.0.88 nvidia-cuda-runtime==13.0.88
 //   pip download --no-deps nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.3.5.0.6      (unpack all into one folder)
-//   cc -O2 -shared -fPIC -o libcuda.so.1 driver.c
+//   cc -O2 -shared -fPIC -fopenmp -o libcuda.so.1 driver.c run.c
 //   LD_LIBRARY_PATH=.:$CUDA/lib CUDA_PATH=$CUDA STAND_IN_COUNTS=counts.txt xtask bench sft --device cuda …
 //
-// counts.txt has the kernels then, the most frequent last. Nothing of what `persistence` keeps from such a run may
-// reach a real one.
+//   cc -O2 -shared -fPIC -DHERE="\"$PWD\"" -o libnvrtc.so compiler.c
+//   LD_LIBRARY_PATH=. CUDA_PATH=$CUDA STAND_IN_KERNELS=/tmp/kernels xtask train dpo --device cuda …
+//
+// counts.txt has the kernels, the most frequent last. With no kernel run, losses, samples and the choice among kernels
+// that are tried out mean nothing, and PPO and GRPO refuse to go on: what was drawn and what is trained do not agree.
+// Nothing of what `persistence` keeps from such a run may reach a real one.
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,6 +30,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include "run.h"
 
 typedef int Result;
 typedef uint64_t Pointer;
@@ -34,6 +42,7 @@ enum { MOST_KERNELS = 65536, MOST_BUFFERS = 1 << 20 };
 struct kernel {
     char name[256];
     uint64_t asked_for;
+    struct code code;
 };
 static struct kernel kernels[MOST_KERNELS];
 static int kernel_count;
@@ -45,6 +54,8 @@ static int buffer_count;
 static uint64_t held, most_held, asked_for, copies;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int context;
+
+static int runs(void) { return getenv("STAND_IN_KERNELS") != NULL; }
 
 static int by_count(const void *a, const void *b) {
     uint64_t x = ((const struct kernel *)a)->asked_for, y = ((const struct kernel *)b)->asked_for;
@@ -91,7 +102,7 @@ Result cuDeviceGetAttribute(int *value, int attribute, int device) {
     case 16: *value = 132; break;                 // multiprocessors
     case 75: *value = 9; break;                   // compute capability, major
     case 76: *value = 0; break;                   // minor
-    case 97: *value = 232448; break;              // shared memory of a block that asks for more
+    case 97: *value = MOST_SHARED; break;             // shared memory of a block that asks for more
     default: *value = 1;
     }
     return OK;
@@ -104,11 +115,12 @@ Result cuCtxGetCurrent(void **out) { *out = &context; return OK; }
 Result cuCtxSynchronize(void) { return OK; }
 Result cuCtxGetStreamPriorityRange(int *least, int *greatest) { *least = 0; *greatest = -5; return OK; }
 
-// Memory. The host gives a page when it is first written, which is never.
+// Memory. The host gives a page when it is first written, which is never if no kernel runs.
 
 Result cuMemAlloc_v2(Pointer *out, size_t size) {
     void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED || held + size > TOTAL_MEMORY || buffer_count == MOST_BUFFERS) return OUT_OF_MEMORY;
+    if (runs()) memset(at, NOT_A_NUMBER, size);
     pthread_mutex_lock(&lock);
     *out = buffers[buffer_count].at = (Pointer)at;
     buffers[buffer_count++].size = size;
@@ -136,27 +148,39 @@ Result cuMemFreeAsync(Pointer at, void *stream) { return cuMemFree_v2(at); }
 Result cuMemAllocHost_v2(void **out, size_t size) { *out = malloc(size ? size : 1); return *out ? OK : OUT_OF_MEMORY; }
 Result cuMemFreeHost(void *at) { free(at); return OK; }
 
-// Of what is copied to the device only the numbers arrive that a device is asked to double before it is used.
+// If no kernel runs, of what is copied to the device only the numbers arrive that it is asked to double before it is used.
 static int in_use(void) { return asked_for > 16; }
 
 Result cuMemcpyHtoDAsync_v2(Pointer to, void *from, size_t size, void *stream) {
     copies++;
-    if (!in_use()) memcpy((void *)to, from, size);
+    if (runs() || !in_use()) memcpy((void *)to, from, size);
     return OK;
 }
 Result cuMemcpyDtoHAsync_v2(void *to, Pointer from, size_t size, void *stream) { copies++; memcpy(to, (void *)from, size); return OK; }
-Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t size, void *stream) { copies++; return OK; }
+Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t size, void *stream) {
+    copies++;
+    if (runs()) memmove((void *)to, (void *)from, size);
+    return OK;
+}
 
+enum { HOST = 1 };
+struct place {
+    size_t x, y; int kind; char *host; Pointer device; void *array; size_t pitch;
+};
 struct rows { // CUDA_MEMCPY2D
-    size_t from_x, from_y; int from_kind; void *from_host; Pointer from_device; void *from_array; size_t from_pitch;
-    size_t to_x, to_y; int to_kind; void *to_host; Pointer to_device; void *to_array; size_t to_pitch;
+    struct place from, to;
     size_t width, height;
 };
+static char *row(struct place place, size_t y) {
+    return (place.kind == HOST ? place.host : (char *)place.device) + (place.y + y) * place.pitch + place.x;
+}
 Result cuMemcpy2DAsync_v2(struct rows *rows, void *stream) {
     copies++;
-    if (rows->to_kind == 1)
-        for (size_t y = 0; y < rows->height; y++)
-            memset((char *)rows->to_host + (rows->to_y + y) * rows->to_pitch + rows->to_x, 0, rows->width);
+    for (size_t y = 0; y < rows->height; y++)
+        if (runs())
+            memmove(row(rows->to, y), row(rows->from, y), rows->width);
+        else if (rows->to.kind == HOST)
+            memset(row(rows->to, y), 0, rows->width);
     return OK;
 }
 
@@ -181,12 +205,28 @@ Result cuEventElapsedTime_v2(float *out, struct timespec *start, struct timespec
 
 // Kernels.
 
-Result cuModuleLoadData(void **out, const void *image) { *out = malloc(1); return OK; }
-Result cuModuleUnload(void *module) { free(module); return OK; }
+Result cuModuleLoadData(void **out, const void *image) {
+    if (!runs()) {
+        *out = malloc(1);
+        return OK;
+    }
+    *out = dlopen(image, RTLD_NOW | RTLD_LOCAL); // a path of compiler.c's
+    if (!*out) fprintf(stderr, "%s\n", dlerror());
+    return *out ? OK : NOT_FOUND;
+}
+Result cuModuleUnload(void *module) {
+    if (!runs()) free(module);
+    return OK;
+}
 Result cuModuleGetFunction(void **out, void *module, const char *name) {
     if (kernel_count == MOST_KERNELS) return OUT_OF_MEMORY;
-    snprintf(kernels[kernel_count].name, sizeof kernels[0].name, "%s", name);
-    *out = &kernels[kernel_count++];
+    struct kernel *kernel = &kernels[kernel_count++];
+    snprintf(kernel->name, sizeof kernel->name, "%s", name);
+    if (runs()) {
+        kernel->code.run_unit = (void (*)(unit *, void **))dlsym(module, "run_unit");
+        kernel->code.waits = *(const int *)dlsym(module, "waits");
+    }
+    *out = kernel;
     return OK;
 }
 Result cuFuncSetAttribute(void *kernel, int attribute, int value) { return OK; }
@@ -197,7 +237,10 @@ Result cuLaunchKernel(struct kernel *kernel, unsigned grid_x, unsigned grid_y, u
                       unsigned block_y, unsigned block_z, unsigned shared, void *stream, void **arguments, void **extra) {
     asked_for++;
     kernel->asked_for++;
-    if (!in_use()) { // twice 1, 2, 3: of float32, float16 or bfloat16
+    if (runs()) {
+        struct size grid = {grid_x, grid_y, grid_z}, block = {block_x, block_y, block_z};
+        run_kernel(&kernel->code, grid, block, shared, arguments);
+    } else if (!in_use()) { // twice 1, 2, 3: of float32, float16 or bfloat16
         float *x = (float *)*(Pointer *)arguments[0];
         uint16_t *low = (uint16_t *)x;
         if (x[0] == 1 && x[1] == 2 && x[2] == 3)
