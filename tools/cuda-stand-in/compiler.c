@@ -4,7 +4,7 @@
 //   cc -O2 -shared -fPIC -DHERE="\"$PWD\"" -o libnvrtc.so compiler.c
 //
 // Headers of CUDA's half types are read from $CUDA_PATH/include. Libraries are kept in $STAND_IN_KERNELS (a folder), by
-// a hash of the kernel's source.
+// a hash of the kernel's source; what did not compile is left there with what the compiler said.
 
 #include <stdint.h>
 #include <stdio.h>
@@ -55,8 +55,6 @@ static void write_source(FILE *out, const char *source) {
     fputs(source, out);
 }
 
-static int is_within(const char *source, const char *word) { return strstr(source, word) != NULL; }
-
 int nvrtcVersion(int *major, int *minor) { *major = 13, *minor = 0; return OK; }
 const char *nvrtcGetErrorString(int result) { return result == COMPILATION ? "NVRTC_ERROR_COMPILATION" : "an error"; }
 
@@ -68,37 +66,41 @@ int nvrtcCreateProgram(struct program **out, const char *source, const char *nam
 
 int nvrtcCompileProgram(struct program *program, int count, const char **options) {
     const char *source = program->source, *cuda = getenv("CUDA_PATH"), *folder = getenv("STAND_IN_KERNELS");
-    char path[1024], command[8192];
     if (!cuda || !folder || strlen(cuda) > 512 || strlen(folder) > 512) {
         snprintf(program->log, sizeof program->log, "CUDA_PATH and STAND_IN_KERNELS are to be folders");
         return COMPILATION;
     }
-    snprintf(path, sizeof path, "%s/%016lx", folder, hash(source));
-    snprintf(program->library, sizeof program->library, "%s.so", path);
+    snprintf(program->library, sizeof program->library, "%s/%016lx.so", folder, hash(source));
     if (access(program->library, R_OK) == 0) return OK;
 
-    char file[1100];
-    snprintf(file, sizeof file, "%s.cpp", path);
+    // The entry point: `extern "C" __global__ void __launch_bounds__(256) NAME(`.
+    const char *entry = strstr(source, "__global__"), *bounds = entry ? strstr(entry, "__launch_bounds__(") : NULL;
+    if (!bounds) {
+        snprintf(program->log, sizeof program->log, "no entry point with __launch_bounds__");
+        return COMPILATION;
+    }
+    const char *open = strchr(strchr(bounds, ')'), '('), *name = open;
+    while (name[-1] != ' ') name--;
+
+    // Another process may compile the same.
+    char part[1100], file[1200], command[8192];
+    snprintf(part, sizeof part, "%s/%016lx.%d", folder, hash(source), getpid());
+    snprintf(file, sizeof file, "%s.cpp", part);
     FILE *out = fopen(file, "w");
     if (!out) {
         snprintf(program->log, sizeof program->log, "%s cannot be written", file);
         return COMPILATION;
     }
-    // The entry point: `extern "C" __global__ void __launch_bounds__(256) NAME(`.
-    const char *entry = strstr(source, "__global__"), *bounds = entry ? strstr(entry, "__launch_bounds__(") : NULL;
-    if (!bounds) return COMPILATION;
-    const char *open = strchr(strchr(bounds, ')'), '('), *name = open;
-    while (name[-1] != ' ') name--;
     write_source(out, source);
     fprintf(out, "\nextern \"C\" void run_unit(unit *me, void **arguments) { call_kernel(%.*s, me, arguments); }\n", (int)(open - name), name);
-    fprintf(out, "extern \"C\" const int waits = %d;\n", is_within(source, "__sync") || is_within(source, "_sync(") || is_within(source, "__activemask"));
+    fprintf(out, "extern \"C\" const int waits = %d;\n", strstr(source, "sync") || strstr(source, "__activemask"));
     fclose(out);
 
     snprintf(command, sizeof command,
-             "g++ -std=c++17 -O1 -march=native -fno-strict-aliasing -w -fPIC -shared -I%s -I%s/include -include kernels.h -o %s.part %s > %s.log 2>&1 && mv %s.part %s",
-             HERE, cuda, path, file, path, path, program->library);
+             "g++ -std=c++17 -O1 -march=native -fno-strict-aliasing -w -fPIC -shared -I%s -I%s/include -include kernels.h -o %s.so %s > %s.log 2>&1 && mv %s.so %s && rm %s.*",
+             HERE, cuda, part, file, part, part, program->library, part);
     if (system(command) == 0) return OK;
-    snprintf(file, sizeof file, "%s.log", path);
+    snprintf(file, sizeof file, "%s.log", part);
     FILE *log = fopen(file, "r");
     if (log) {
         program->log[fread(program->log, 1, sizeof program->log - 1, log)] = 0;
