@@ -1,5 +1,6 @@
 // A CUDA driver for machines without a GPU: it says that an H200 is there, gives memory out of the host's and counts the
 // kernels that are asked for. It shows, of a build with `cuda-nvrtc`,
+//   - whether NVRTC compiles every kernel;
 //   - what CubeCL's pools reserve, beside the estimate;
 //   - how many kernels are asked for, and what asking costs the processor.
 //
