@@ -4,7 +4,7 @@
 //   cc -O2 -shared -fPIC -DHERE="\"$PWD\"" -o libnvrtc.so compiler.c
 //
 // Headers of CUDA's half types are read from $CUDA_PATH/include. Libraries are kept in $STAND_IN_KERNELS (a folder), by
-// a hash of the kernel's source; what did not compile is left there with what the compiler said.
+// a hash of the kernel's source and of the headers here; what did not compile is left there with what the compiler said.
 
 #include <stdint.h>
 #include <stdio.h>
@@ -18,9 +18,25 @@ struct program {
     char library[1100], log[65536];
 };
 
-static uint64_t hash(const char *text) { // FNV-1a
-    uint64_t out = 14695981039346656037u;
-    for (; *text; text++) out = (out ^ (unsigned char)*text) * 1099511628211u;
+// What a kernel's library depends on beside its source.
+static const char flags[] = "-std=c++17 -O1 -march=native -fno-strict-aliasing -w -fPIC -shared";
+static const char *const headers[] = {HERE "/kernels.h", HERE "/mma.h", HERE "/unit.h"};
+
+static uint64_t hash(uint64_t so_far, const char *text, size_t size) { // FNV-1a
+    for (size_t i = 0; i < size; i++) so_far = (so_far ^ (unsigned char)text[i]) * 1099511628211u;
+    return so_far;
+}
+
+static uint64_t key(const char *source) {
+    uint64_t out = hash(14695981039346656037u, source, strlen(source));
+    out = hash(out, flags, sizeof flags);
+    for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) {
+        char text[65536];
+        FILE *file = fopen(headers[i], "r");
+        if (!file) continue; // the compiler will say so
+        out = hash(out, text, fread(text, 1, sizeof text, file));
+        fclose(file);
+    }
     return out;
 }
 
@@ -70,7 +86,7 @@ int nvrtcCompileProgram(struct program *program, int count, const char **options
         snprintf(program->log, sizeof program->log, "CUDA_PATH and STAND_IN_KERNELS are to be folders");
         return COMPILATION;
     }
-    snprintf(program->library, sizeof program->library, "%s/%016lx.so", folder, hash(source));
+    snprintf(program->library, sizeof program->library, "%s/%016lx.so", folder, key(source));
     if (access(program->library, R_OK) == 0) return OK;
 
     // The entry point: `extern "C" __global__ void __launch_bounds__(256) NAME(`.
@@ -84,7 +100,7 @@ int nvrtcCompileProgram(struct program *program, int count, const char **options
 
     // Another process may compile the same.
     char part[1100], file[1200], command[8192];
-    snprintf(part, sizeof part, "%s/%016lx.%d", folder, hash(source), getpid());
+    snprintf(part, sizeof part, "%s/%016lx.%d", folder, key(source), getpid());
     snprintf(file, sizeof file, "%s.cpp", part);
     FILE *out = fopen(file, "w");
     if (!out) {
@@ -97,8 +113,8 @@ int nvrtcCompileProgram(struct program *program, int count, const char **options
     fclose(out);
 
     snprintf(command, sizeof command,
-             "g++ -std=c++17 -O1 -march=native -fno-strict-aliasing -w -fPIC -shared -I%s -I%s/include -include kernels.h -o %s.so %s > %s.log 2>&1 && mv %s.so %s && rm %s.*",
-             HERE, cuda, part, file, part, part, program->library, part);
+             "g++ %s -I%s -I%s/include -include kernels.h -o %s.so %s > %s.log 2>&1 && mv %s.so %s && rm %s.*", flags, HERE, cuda,
+             part, file, part, part, program->library, part);
     if (system(command) == 0) return OK;
     snprintf(file, sizeof file, "%s.log", part);
     FILE *log = fopen(file, "r");

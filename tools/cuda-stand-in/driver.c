@@ -35,7 +35,7 @@
 
 typedef int Result;
 typedef uint64_t Pointer;
-enum { OK = 0, OUT_OF_MEMORY = 2, NO_SUCH_DEVICE = 101, NOT_FOUND = 500 };
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_SUCH_DEVICE = 101, NOT_FOUND = 500 };
 
 static const size_t TOTAL_MEMORY = 150110011392u;
 enum { MOST_KERNELS = 65536, MOST_BUFFERS = 1 << 20 };
@@ -120,14 +120,19 @@ Result cuCtxGetStreamPriorityRange(int *least, int *greatest) { *least = 0; *gre
 
 Result cuMemAlloc_v2(Pointer *out, size_t size) {
     void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED || held + size > TOTAL_MEMORY || buffer_count == MOST_BUFFERS) return OUT_OF_MEMORY;
-    if (runs()) memset(at, NOT_A_NUMBER, size);
+    if (at == MAP_FAILED) return OUT_OF_MEMORY;
     pthread_mutex_lock(&lock);
+    if (held + size > TOTAL_MEMORY || buffer_count == MOST_BUFFERS) {
+        pthread_mutex_unlock(&lock);
+        munmap(at, size);
+        return OUT_OF_MEMORY;
+    }
     *out = buffers[buffer_count].at = (Pointer)at;
     buffers[buffer_count++].size = size;
     held += size;
     if (held > most_held) most_held = held;
     pthread_mutex_unlock(&lock);
+    if (runs()) memset(at, NOT_A_NUMBER, size);
     return OK;
 }
 
@@ -239,6 +244,7 @@ Result cuLaunchKernel(struct kernel *kernel, unsigned grid_x, unsigned grid_y, u
     asked_for++;
     kernel->asked_for++;
     if (runs()) {
+        if ((size_t)block_x * block_y * block_z > MOST_UNITS || shared > MOST_SHARED) return INVALID_VALUE;
         struct size grid = {grid_x, grid_y, grid_z}, block = {block_x, block_y, block_z};
         run_kernel(&kernel->code, grid, block, shared, arguments);
     } else if (!in_use()) { // twice 1, 2, 3: of float32, float16 or bfloat16

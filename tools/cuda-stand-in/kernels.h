@@ -2,10 +2,10 @@
 // block is a `unit` of the driver's; where it has to wait for others, the driver goes on with those.
 #pragma once
 #include <climits>
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <math.h>
 #include <type_traits>
 #include <utility>
 #include <cuda_bf16.h>
@@ -43,17 +43,22 @@ static inline void wait_for(int whom, int place) {
     me->wait(me, whom, place);
     self = me; // others ran on this thread of the host's
 }
-#define __syncthreads() wait_for(BLOCK, 0)
+#define __syncthreads() wait_for(BLOCK, __COUNTER__)
 #define __syncwarp(...) wait_for(WARP_MATES, __COUNTER__)
-#define __threadfence() (void)0
+#define __threadfence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 
-// Within a warp: each lane shows a value, and reads those of the lanes that came to the same place in the source.
+// Within a warp: each lane shows a value, and reads those of the lanes that came to the same place in the source. One that is
+// not there shows no number; beyond the warp's ends a lane reads its own.
 
 template <class T> static T read_lane(T value, int lane, int place) {
     static_assert(sizeof(T) <= sizeof self->shown, "wider than a lane shows");
     memcpy(self->shown, &value, sizeof value);
     wait_for(WARP_MATES, place);
-    if (lane >= 0 && lane < WARP && self->seen->lanes >> lane & 1) memcpy(&value, self->seen->values[lane], sizeof value);
+    if (lane < 0 || lane >= WARP) return value;
+    if (self->seen->here >> lane & 1)
+        memcpy(&value, self->seen->values[lane], sizeof value);
+    else
+        memset((void *)&value, 0xff, sizeof value);
     return value;
 }
 static inline unsigned lanes_where(bool value, int place) {
@@ -61,11 +66,11 @@ static inline unsigned lanes_where(bool value, int place) {
     wait_for(WARP_MATES, place);
     unsigned lanes = 0;
     for (int lane = 0; lane < WARP; lane++)
-        if (self->seen->lanes >> lane & 1 && self->seen->values[lane][0]) lanes |= 1u << lane;
+        if (self->seen->here >> lane & 1 && self->seen->values[lane][0]) lanes |= 1u << lane;
     return lanes;
 }
 #define __activemask() lanes_where(true, __COUNTER__)
-#define __shfl_sync(mask, value, lane) read_lane(value, (int)(lane) % WARP, __COUNTER__)
+#define __shfl_sync(mask, value, lane) read_lane(value, (int)((lane) & (WARP - 1)), __COUNTER__)
 #define __shfl_xor_sync(mask, value, bits) read_lane(value, self->lane ^ (int)(bits), __COUNTER__)
 #define __shfl_up_sync(mask, value, by) read_lane(value, self->lane - (int)(by), __COUNTER__)
 #define __shfl_down_sync(mask, value, by) read_lane(value, self->lane + (int)(by), __COUNTER__)

@@ -25,16 +25,20 @@ template <class Kind, int M, int N, int K, class E, class Layout = void> struct 
     typename stored<E>::type x[num_elements]; // row by row
 };
 
-// What a tensor core reads of a float32: TF32's 11 bits. The rest is cut off.
-static inline float __float_to_tf32(float x) {
+// TF32's 11 bits of a float32, the nearest or what is left when the others are cut off.
+static inline float to_tf32(float x, bool nearest) {
     unsigned bits;
     memcpy(&bits, &x, sizeof x);
+    if (nearest && isfinite(x)) bits += 0x1000;
     bits &= ~0x1fffu;
     memcpy(&x, &bits, sizeof x);
     return x;
 }
-template <class E> static float factor(E x) { return float(x); }
-static inline float factor(float x) { return __float_to_tf32(x); }
+static inline float __float_to_tf32(float x) { return to_tf32(x, true); }
+
+// What a tensor core reads.
+template <class E> static E factor(E x) { return x; }
+static inline float factor(float x) { return to_tf32(x, false); }
 
 template <class F> static void by_first_lane(F work) {
     wait_for(WARP_MATES, -1); // for what the others have written
@@ -69,13 +73,13 @@ static void store_matrix_sync(T *to, const fragment<accumulator, M, N, K, E> &fr
 template <int M, int N, int K, class A, class LayoutA, class B, class LayoutB, class C>
 static void mma_sync(fragment<accumulator, M, N, K, C> &to, const fragment<matrix_a, M, N, K, A, LayoutA> &a,
                      const fragment<matrix_b, M, N, K, B, LayoutB> &b, const fragment<accumulator, M, N, K, C> &c) {
-    by_first_lane([&] {
-        for (int m = 0; m < M; m++)
-            for (int n = 0; n < N; n++) {
-                float sum = float(c.x[m * N + n]);
-                for (int k = 0; k < K; k++) sum += factor(a.x[m * K + k]) * factor(b.x[k * N + n]);
-                to.x[m * N + n] = C(sum);
-            }
-    });
+    using Sum = std::conditional_t<std::is_integral_v<C>, int, float>;
+    if (self->lane != 0) return;
+    for (int m = 0; m < M; m++)
+        for (int n = 0; n < N; n++) {
+            Sum sum = Sum(c.x[m * N + n]);
+            for (int k = 0; k < K; k++) sum += Sum(factor(a.x[m * K + k])) * Sum(factor(b.x[k * N + n]));
+            to.x[m * N + n] = C(sum);
+        }
 }
 } // namespace nvcuda::wmma

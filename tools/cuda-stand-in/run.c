@@ -1,8 +1,8 @@
 // Kernels on the processor: blocks on its cores, the threads of a block one after another. A kernel whose threads wait
 // for each other gets a stack for each; it goes on with the next thread where one waits. (x86-64.)
 //
-// $STAND_IN_BACKWARDS lets the last block and the last thread go first: a kernel whose threads have to wait for each other
-// and do not gives another result then.
+// $STAND_IN_BACKWARDS lets the last block and the last thread go first: where threads have to wait for each other and do not,
+// one of the two orders gives another result.
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,12 +10,12 @@
 #include <sys/mman.h>
 #include "run.h"
 
-enum { MOST_UNITS = 1024, STACK = 256 << 10 };
+enum { STACK = 256 << 10 };
 
 // What one core of the host needs to run blocks.
 struct core {
     unit units[MOST_UNITS];
-    struct lanes seen[MOST_UNITS / WARP];
+    struct shown seen[MOST_UNITS / WARP];
     char *stacks, *shared;
     void *stack;   // of the loop that chooses who goes on
     unit *running; // whom it chose
@@ -61,17 +61,17 @@ static void give_stack(unit *me, char *stack) {
 }
 
 // The lanes of a warp that wait at one place go on together once no lane of it can go on alone.
-static int meet(unit *lanes, int count, struct lanes *seen) {
+static int meet(unit *lanes, int count, struct shown *seen) {
     int place = 0, found = 0;
     for (int i = 0; i < count; i++) {
         if (lanes[i].waits_for == NOBODY) return 0;
         if (lanes[i].waits_for == WARP_MATES && (!found || lanes[i].at < place)) place = lanes[i].at, found = 1;
     }
     if (!found) return 0;
-    seen->lanes = 0;
+    seen->here = 0;
     for (int i = 0; i < count; i++)
         if (lanes[i].waits_for == WARP_MATES && lanes[i].at == place) {
-            seen->lanes |= 1u << i;
+            seen->here |= 1u << i;
             memcpy(seen->values[i], lanes[i].shown, sizeof lanes[i].shown);
             lanes[i].waits_for = NOBODY;
         }
@@ -95,8 +95,16 @@ static void run_waiting(unit *units, int count) {
             } while (meet(units + first, lanes, &core->seen[first / WARP]));
         }
         // Whoever is not over waits for the block now.
-        for (int i = 0; i < count; i++)
-            if (units[i].waits_for == BLOCK) units[i].waits_for = NOBODY;
+        const unit *first = NULL;
+        for (int i = 0; i < count; i++) {
+            if (units[i].waits_for != BLOCK) continue;
+            if (!first) first = &units[i];
+            if (units[i].at != first->at) {
+                fprintf(stderr, "threads of a block wait at different places\n");
+                abort();
+            }
+            units[i].waits_for = NOBODY;
+        }
     }
 }
 

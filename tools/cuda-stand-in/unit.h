@@ -8,8 +8,8 @@ enum { WARP = 32 };
 enum { NOBODY, BLOCK, WARP_MATES, OVER };
 
 // What the lanes of a warp that waited at one place showed each other.
-struct lanes {
-    uint32_t lanes;
+struct shown {
+    uint32_t here; // a bit for each of them
     uint64_t values[WARP][2];
 };
 
@@ -19,7 +19,7 @@ typedef struct unit {
     char *shared; // the block's shared memory
     int lane;     // its number in its warp
     uint64_t shown[2];
-    const struct lanes *seen;
+    const struct shown *seen;
     void (*wait)(struct unit *, int whom, int place);
     // the driver's
     int waits_for, at;

@@ -64,7 +64,8 @@ pub(super) fn for_each_row(count: usize) -> (CubeCount, CubeDim) {
     (count, CubeDim::new_1d(UNITS as u32))
 }
 
-/// The sum of a value of each unit of a cube, for all of them.
+/// The sum of a value of each unit of a cube, for all of them. In a loop the cube has to wait between two of these: the
+/// next one writes where a slower unit still reads.
 #[cube]
 pub(super) fn sum_of_cube(value: f32) -> f32 {
     over_cube(value, false)
