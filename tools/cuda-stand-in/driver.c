@@ -19,7 +19,7 @@
 //   cc -O2 -shared -fPIC -DHERE="\"$PWD\"" -o libnvrtc.so compiler.c
 //   LD_LIBRARY_PATH=. CUDA_PATH=$CUDA STAND_IN_KERNELS=/tmp/kernels xtask train dpo --device cuda …
 //
-// counts.txt has the kernels, the most frequent last. With no kernel run, losses, samples and the choice among kernels
+// counts.txt has the kernels, the most frequent last; with $STAND_IN_MEMORY the card has so many bytes. With no kernel run, losses, samples and the choice among kernels
 // that are tried out mean nothing, and PPO and GRPO refuse to go on: what was drawn and what is trained do not agree.
 // Nothing of what `persistence` keeps from such a run may reach a real one.
 
@@ -37,7 +37,6 @@ typedef int Result;
 typedef uint64_t Pointer;
 enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_SUCH_DEVICE = 101, NOT_FOUND = 500 };
 
-static const size_t TOTAL_MEMORY = 150110011392u;
 enum { MOST_KERNELS = 65536, MOST_BUFFERS = 1 << 20 };
 
 struct kernel {
@@ -56,6 +55,10 @@ static uint64_t held, most_held, asked_for, copies;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int context;
 
+static size_t total_memory(void) {
+    const char *bytes = getenv("STAND_IN_MEMORY");
+    return bytes ? strtoull(bytes, NULL, 10) : 150110011392u;
+}
 static int runs(void) { return getenv("STAND_IN_KERNELS") != NULL; }
 
 static int by_count(const void *a, const void *b) {
@@ -89,8 +92,8 @@ Result cuDeviceGet(int *device, int index) { *device = index; return index ? NO_
 Result cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "no GPU: stands in for an H200"); return OK; }
 Result cuDeviceGetUuid_v2(char *id, int device) { memset(id, 7, 16); return OK; }
 Result cuDeviceGetPCIBusId(char *id, int size, int device) { snprintf(id, size, "0000:01:00.0"); return OK; }
-Result cuDeviceTotalMem_v2(size_t *size, int device) { *size = TOTAL_MEMORY; return OK; }
-Result cuMemGetInfo_v2(size_t *free, size_t *total) { *total = TOTAL_MEMORY; *free = TOTAL_MEMORY - held; return OK; }
+Result cuDeviceTotalMem_v2(size_t *size, int device) { *size = total_memory(); return OK; }
+Result cuMemGetInfo_v2(size_t *free, size_t *total) { *total = total_memory(); *free = total_memory() - held; return OK; }
 
 Result cuDeviceGetAttribute(int *value, int attribute, int device) {
     switch (attribute) {
@@ -122,7 +125,7 @@ Result cuMemAlloc_v2(Pointer *out, size_t size) {
     void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED) return OUT_OF_MEMORY;
     pthread_mutex_lock(&lock);
-    if (held + size > TOTAL_MEMORY || buffer_count == MOST_BUFFERS) {
+    if (held + size > total_memory() || buffer_count == MOST_BUFFERS) {
         pthread_mutex_unlock(&lock);
         munmap(at, size);
         return OUT_OF_MEMORY;
