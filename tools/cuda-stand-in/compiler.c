@@ -15,7 +15,7 @@
 enum { OK = 0, COMPILATION = 6 };
 struct program {
     char *source;
-    char library[1100], log[65536];
+    char library[1200], log[65536];
 };
 
 // What a kernel's library depends on beside its source.
@@ -86,7 +86,9 @@ int nvrtcCompileProgram(struct program *program, int count, const char **options
         snprintf(program->log, sizeof program->log, "CUDA_PATH and STAND_IN_KERNELS are to be folders");
         return COMPILATION;
     }
-    snprintf(program->library, sizeof program->library, "%s/%016lx.so", folder, key(source));
+    char path[1100];
+    snprintf(path, sizeof path, "%s/%016lx", folder, key(source));
+    snprintf(program->library, sizeof program->library, "%s.so", path);
     if (access(program->library, R_OK) == 0) return OK;
 
     // The entry point: `extern "C" __global__ void __launch_bounds__(256) NAME(`.
@@ -99,8 +101,8 @@ int nvrtcCompileProgram(struct program *program, int count, const char **options
     while (name[-1] != ' ') name--;
 
     // Another process may compile the same.
-    char part[1100], file[1200], command[8192];
-    snprintf(part, sizeof part, "%s/%016lx.%d", folder, key(source), getpid());
+    char part[1200], file[1300], command[8192];
+    snprintf(part, sizeof part, "%s.%d", path, getpid());
     snprintf(file, sizeof file, "%s.cpp", part);
     FILE *out = fopen(file, "w");
     if (!out) {

@@ -58,7 +58,7 @@ template <class T> static T read_lane(T value, int lane, int place) {
     if (self->seen->here >> lane & 1)
         memcpy(&value, self->seen->values[lane], sizeof value);
     else
-        memset((void *)&value, 0xff, sizeof value);
+        memset((void *)&value, NOT_A_NUMBER, sizeof value);
     return value;
 }
 static inline unsigned lanes_where(bool value, int place) {
@@ -106,17 +106,12 @@ static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned long 
 static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)a * b >> 64; }
 static inline long long __mul64hi(long long a, long long b) { return (__int128)a * b >> 64; }
 
-static inline float add_atomically(const float *to, float value) {
-    unsigned old, next;
-    __atomic_load((unsigned *)to, &old, __ATOMIC_RELAXED);
-    float sum;
-    do {
-        memcpy(&sum, &old, sizeof sum);
-        sum += value;
-        memcpy(&next, &sum, sizeof next);
-    } while (!__atomic_compare_exchange_n((unsigned *)to, &old, next, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-    memcpy(&sum, &old, sizeof sum);
-    return sum;
+static inline float add_atomically(const float *at, float value) {
+    float *to = const_cast<float *>(at), old, sum;
+    __atomic_load(to, &old, __ATOMIC_RELAXED);
+    do sum = old + value;
+    while (!__atomic_compare_exchange(to, &old, &sum, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    return old;
 }
 
 // The driver calls a kernel so: an argument is copied from where the driver was told that it lies.

@@ -6,7 +6,6 @@
 enum {
     MOST_UNITS = 1024,    // threads of a block
     MOST_SHARED = 232448, // bytes of shared memory of a block
-    NOT_A_NUMBER = 0xff,  // each byte of memory that nobody has written to
 };
 
 struct size {

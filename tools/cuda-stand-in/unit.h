@@ -2,7 +2,10 @@
 #pragma once
 #include <stdint.h>
 
-enum { WARP = 32 };
+enum {
+    WARP = 32,
+    NOT_A_NUMBER = 0xff, // each byte of what nobody has written or shown
+};
 
 // Whom a thread waits for.
 enum { NOBODY, BLOCK, WARP_MATES, OVER };
