@@ -279,8 +279,8 @@ impl TrainArguments {
         })
     }
 
-    /// Numbers in the reward models, which are taken to be of the policy's size before they are loaded.
+    /// Numbers in the models that score, which are taken to be of the policy's size before they are loaded.
     pub(crate) fn reward_parameters(&self, policy: &Policy) -> usize {
-        self.scorer.learned() * policy.decoder.params.count().0
+        self.scorer.loaded() * policy.decoder.params.count().0
     }
 }

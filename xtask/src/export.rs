@@ -5,7 +5,9 @@ use std::{path::PathBuf, str::FromStr};
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::Args;
-use togi_policy::{Decoder, Head, ModelConfig, Params, Policy, adapter, hf, source::Source};
+use togi_policy::{
+    Decoder, Head, ModelConfig, Params, Policy, Precision, adapter, hf, source::Source,
+};
 
 use crate::{InputError, device};
 
@@ -30,6 +32,15 @@ pub(crate) struct ExportArguments {
 }
 
 pub(crate) fn run(arguments: &ExportArguments) -> Result<()> {
+    let precision = Precision::of_program();
+    if precision != Precision::F32 {
+        let text = format!(
+            "--dtype {precision}: export writes float32, and an adapter as it is; leave --dtype out"
+        );
+        return Err(InputError(text).into());
+    }
+    // A device that is not there is refused where files are only copied, too.
+    let device = device::parse(&arguments.device)?;
     let out = &arguments.out;
     if out.exists() {
         let text = format!(
@@ -41,7 +52,6 @@ pub(crate) fn run(arguments: &ExportArguments) -> Result<()> {
     let source = Source::parse(&arguments.source)?;
     let what = match (&source, arguments.random) {
         (_, Some(size)) => {
-            let device = device::parse(&arguments.device)?;
             let policy = size.of(source.load(&device, 0)?, device)?;
             hf::save(&policy, out)?;
             "random weights, a Hugging Face folder, float32"
@@ -51,7 +61,7 @@ pub(crate) fn run(arguments: &ExportArguments) -> Result<()> {
             "a PEFT adapter; --merge folds it into the weights"
         }
         _ => {
-            let policy = source.load(&device::parse(&arguments.device)?, 0)?;
+            let policy = source.load(&device, 0)?;
             hf::save(&policy, out)?;
             "a Hugging Face folder, float32"
         }

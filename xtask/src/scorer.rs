@@ -26,14 +26,19 @@ pub(crate) struct Scorers {
     pub(crate) models: Vec<Decoder>,
     /// Rules and ratings.
     others: Vec<Box<dyn Reward>>,
+    /// Numbers in the language models that rate.
+    of_judges: usize,
 }
 
 impl Scorers {
-    /// Numbers in the reward models.
+    /// Numbers in the models that score.
     pub(crate) fn parameters(&self) -> usize {
-        let of = |model: &Decoder| model.params.count().0;
-        self.models.iter().map(of).sum()
+        self.of_judges + self.models.iter().map(numbers).sum::<usize>()
     }
+}
+
+fn numbers(model: &Decoder) -> usize {
+    model.params.count().0
 }
 
 #[derive(Args)]
@@ -94,9 +99,14 @@ impl RewardArguments {
         self.models_named().all(|spec| spec == "lab")
     }
 
-    /// How many reward models score.
-    pub(crate) fn learned(&self) -> usize {
+    /// How many models are loaded to score: reward models, and language models that rate.
+    pub(crate) fn loaded(&self) -> usize {
+        let of_judge = |spec: &&String| {
+            let source = spec.strip_prefix(JUDGE);
+            source.is_some_and(|source| judge::address(source).is_none())
+        };
         self.models_named().filter(|spec| *spec != "lab").count()
+            + self.reward.iter().filter(of_judge).count()
     }
 
     /// The sources that are neither rules nor ratings.
@@ -140,6 +150,7 @@ impl RewardArguments {
         seed: u64,
     ) -> Result<Scorers> {
         let mut others: Vec<Box<dyn Reward>> = Vec::new();
+        let mut of_judges = 0;
         let config = self.judge_config()?;
         for spec in &self.reward {
             if let Some(file) = spec.strip_prefix(RULES) {
@@ -151,6 +162,7 @@ impl RewardArguments {
                     Some(url) => JudgeSource::Server(url),
                     None => {
                         let model = Source::parse(source)?.load(device, seed)?;
+                        of_judges += numbers(&model.decoder);
                         JudgeSource::Model(Box::new(model))
                     }
                 };
@@ -161,7 +173,11 @@ impl RewardArguments {
             }
         }
         let models = self.models(tokenizer, device, seed)?;
-        Ok(Scorers { models, others })
+        Ok(Scorers {
+            models,
+            others,
+            of_judges,
+        })
     }
 
     fn judge_config(&self) -> Result<JudgeConfig> {
@@ -230,7 +246,7 @@ impl RewardArguments {
 
     /// One reward: the models', or the lab's gold without any, and what rules and ratings add to it.
     pub(crate) fn combined(&self, scorers: Scorers, at_once: usize) -> Box<dyn Reward> {
-        let Scorers { models, others } = scorers;
+        let Scorers { models, others, .. } = scorers;
         let mut members: Vec<(f64, Box<dyn Reward>)> = Vec::new();
         if !self.is_without_models() {
             members.push((1.0, self.together(models, at_once)));

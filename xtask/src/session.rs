@@ -13,6 +13,7 @@ use togi_eval::{
     comparison::plain,
     report::Report,
 };
+use togi_kernels::is_cpu;
 use togi_policy::{Decoder, Policy, adapter, hf, source::Source};
 use togi_reward::Reward;
 use togi_train::{
@@ -27,7 +28,7 @@ use togi_train::{
     stages::{self, Stages},
 };
 
-use crate::{device, progress::Bars, recipe::Recipe, train::TrainArguments};
+use crate::{progress::Bars, recipe::Recipe, scorer::Scorers, train::TrainArguments};
 
 /// A run that is set up: folder, device, and who is told.
 pub(crate) struct Session {
@@ -111,7 +112,31 @@ impl Session {
         Ok(objective)
     }
 
-    /// Sets what the run may use of memory; tells if that is less than it will need.
+    /// Loads what scores, within what the run may use of memory; the demand is that of a run with so many numbers in
+    /// the models that score.
+    pub(crate) fn scorers(
+        &mut self,
+        arguments: &TrainArguments,
+        policy: &Policy,
+        seed: u64,
+        demand: impl Fn(usize) -> Demand,
+    ) -> Result<Scorers> {
+        let keys = arguments.keys();
+        self.watches(
+            &demand(arguments.reward_parameters(policy)),
+            &keys,
+            arguments,
+        )?;
+        let device = self.device.clone();
+        let load = || arguments.scorer.load(&policy.tokenizer, &device, seed);
+        let mut stage = self.stage(seed);
+        let models = stage.within_memory(stage.name, |_| Ok(load()))??;
+        // Now their size is known.
+        self.watches(&demand(models.parameters()), &keys, arguments)?;
+        Ok(models)
+    }
+
+    /// Sets what the run may use of memory; tells if that is less than it will need, once.
     pub(crate) fn watches(
         &mut self,
         demand: &Demand,
@@ -119,9 +144,11 @@ impl Session {
         arguments: &TrainArguments,
     ) -> Result<()> {
         let limit = arguments.memory.limit()?;
+        let told = self.watch.warning(&self.recipe);
         self.watch = Watch::new(demand, keys, &self.device, limit);
-        if let Some(text) = self.watch.warning(&self.recipe) {
-            self.bars.on(Event::Message(&text));
+        let warning = self.watch.warning(&self.recipe);
+        if let Some(text) = warning.as_ref().filter(|_| warning != told) {
+            self.bars.on(Event::Message(text));
         }
         Ok(())
     }
@@ -264,13 +291,16 @@ impl Session {
         };
         let path = self.run.path().join("report.html");
         fs::write(&path, report.html()?).with_context(|| path.display().to_string())?;
-        let whose = if device::is_cpu(&self.device) {
+        let whose = if is_cpu(&self.device) {
             ""
         } else {
             " of the device"
         };
+        let estimate = self.watch.estimate().map_or(String::new(), |bytes| {
+            format!(" (estimated: {})", memory::human(bytes))
+        });
         let memory = memory::peak_of(&self.device).map_or(String::new(), |bytes| {
-            format!("  Peak memory{whose}: {}", memory::human(bytes))
+            format!("  Peak memory{whose}: {}{estimate}", memory::human(bytes))
         });
         if !report.summary.is_empty() {
             println!("{}", report.summary);

@@ -159,6 +159,8 @@ impl TrainArguments {
         }
         text.push('\n');
         text.push_str(&to_toml(config)?);
+        let device = device::parse(&self.device)?;
+        config.check_device(&device)?;
         let run = RunFolder::open(&out, &text, self.resume)?;
         let mut bars = Bars::new();
         for (old, new) in run.changed() {
@@ -171,7 +173,7 @@ impl TrainArguments {
             recipe,
             run,
             config: text,
-            device: device::parse(&self.device)?,
+            device,
             bars,
             started: Instant::now(),
             watch: Watch::default(),
@@ -205,11 +207,7 @@ impl TrainArguments {
 
 pub(crate) fn run(arguments: &TrainArguments) -> Result<()> {
     // A device that is not there is said before a folder is made.
-    device::parse(&arguments.device)?;
-    if Precision::of_program() == Precision::F16 {
-        let text = "--dtype f16: gradients leave its range; train in f32 or bf16";
-        return Err(InputError(text.to_owned()).into());
-    }
+    device::parse_to_train(&arguments.device)?;
     let on_lab = arguments.on_lab();
     let judged = matches!(arguments.recipe, Recipe::Rlaif | Recipe::Cai);
     if arguments.judge.is_some() && !judged {
@@ -444,8 +442,10 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
     let rewards = models.parameters();
     let reward = scorer.combined(models, settings.train.micro_batch_size);
     let prompts = session.prompts(&source, &settings.data, &policy, seed)?;
-    let mut stage = session.stage(seed);
     let (decoder, tokenizer) = (&policy.decoder, &policy.tokenizer);
+    let asked = OfStage::rso(&config, decoder, rewards, &sizes(&prompts.train));
+    session.watches(&asked.demand, &asked.keys, arguments)?;
+    let mut stage = session.stage(seed);
     let pairs = rso::pairs(
         &mut stage,
         decoder,
@@ -454,7 +454,6 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
         &prompts.train,
         &config,
     )?;
-    let asked = OfStage::rso(&config, decoder, rewards, &sizes(&prompts.train));
     let asked = asked.with_sizes(sizes(&pairs));
     let mut objective = session.preference(&pairs, &[], settings, decoder)?;
     if let Some(lora) = &settings.lora {
@@ -479,18 +478,15 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
     let start = arguments.compared(&policy);
-    let scorer = &arguments.scorer;
-    let models = scorer.load(&policy.tokenizer, &session.device, config.seed)?;
+    let data = session.prompts(&source, &config.data, &policy, config.seed)?;
+    let demand = |rewards| Demand::ppo(&config, &policy.decoder, rewards, &sizes(&data.train));
+    let models = session.scorers(arguments, &policy, config.seed, demand)?;
     let mut value = match (models.models.first(), config.value_init) {
         (Some(decoder), ValueInit::RewardModel) => decoder.clone(),
         _ => policy.decoder.with_score_head(None)?,
     };
-    let rewards = models.parameters();
-    let reward = scorer.combined(models, config.micro_batch_size);
+    let reward = arguments.scorer.combined(models, config.micro_batch_size);
     let reference = policy.decoder.clone();
-    let data = session.prompts(&source, &config.data, &policy, config.seed)?;
-    let demand = Demand::ppo(&config, &reference, rewards, &sizes(&data.train));
-    session.watches(&demand, &arguments.keys(), arguments)?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
@@ -561,14 +557,11 @@ fn run_online<A: OnlineAlgorithm>(
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, config.seed)?;
     let start = arguments.compared(&policy);
-    let scorer = &arguments.scorer;
-    let models = scorer.load(&policy.tokenizer, &session.device, config.seed)?;
-    let rewards = models.parameters();
-    let reward = scorer.combined(models, config.micro_batch_size);
-    let reference = policy.decoder.clone();
     let data = session.prompts(&source, &config.data, &policy, config.seed)?;
-    let demand = Demand::online(&config, &reference, rewards, &sizes(&data.train));
-    session.watches(&demand, &arguments.keys(), arguments)?;
+    let demand = |rewards| Demand::online(&config, &policy.decoder, rewards, &sizes(&data.train));
+    let models = session.scorers(arguments, &policy, config.seed, demand)?;
+    let reward = arguments.scorer.combined(models, config.micro_batch_size);
+    let reference = policy.decoder.clone();
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }

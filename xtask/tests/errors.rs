@@ -276,6 +276,97 @@ fn models_and_devices() {
     }
 }
 
+/// Every command that has `--device` refuses one that there is not, and writes nothing.
+#[test]
+fn a_device_of_no_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = "{\"prompt\": \"say\", \"chosen\": \"red\", \"rejected\": \"blue\"}\n";
+    let data = &*file(folder.path(), "pairs.jsonl", pair);
+    let out = &*folder.path().join("out").display().to_string();
+    let commands: &[&[&str]] = &[
+        &["train", "sft", "--out", out],
+        &["inspect", "sft"],
+        &["score", "--reward=lab", "--data", data],
+        &[
+            "feedback",
+            "select",
+            "--by=random",
+            "--count=1",
+            "--data",
+            data,
+            "--out",
+            out,
+        ],
+        &["eval", "instructions", "--model=lab"],
+        &["eval", "safety", "--model=lab"],
+        &["eval", "math", "--model=lab"],
+        &[
+            "eval",
+            "win-rate",
+            "--model=lab",
+            "--model=lab",
+            "--judge=lab",
+        ],
+        &["eval", "diversity", "--model=lab"],
+        &["eval", "likelihood", "--model=lab", "--data", data],
+        &["eval", "reward", "--reward=lab", "--data", data],
+        &["generate", "--model=lab", "--prompt=say"],
+        &["chat", "--model=lab"],
+        &["bench", "dpo", "--model=lab", "--data", data],
+        &["bench", "sft", "--model=lab", "--data", data],
+        &["bench", "grpo", "--model=lab", "--data", data],
+        &["bench", "ppo", "--model=lab", "--data", data],
+        &["bench", "generate", "--model=lab"],
+        &["bench", "tiny"],
+        &["bench", "matmul"],
+        &["bench", "context", "--model=lab"],
+        &["bench", "memory"],
+        &[
+            "bench",
+            "peers",
+            "--python=python",
+            "--model=lab",
+            "--data",
+            data,
+        ],
+        &["bench", "algorithms", "--out", out],
+        &["bench", "annotation", "--out", out],
+        &["export", "lab", "--out", out],
+    ];
+    for command in commands {
+        let (status, said) = run(&[*command, &["--device=tpu"]].concat());
+        assert_eq!(status, Some(2), "{command:?}: {said}");
+        assert!(said.contains("--device tpu"), "{command:?}: {said}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// `export` computes in no precision, and a benchmark does not go on with what was computed in another.
+#[test]
+fn precisions_that_do_not_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().display().to_string();
+    let refused = |arguments: &[&str], needles: &[&str]| {
+        let (status, said) = run(&[arguments, &["--dtype=bf16", "--out", &out]].concat());
+        assert_eq!(status, Some(2), "{arguments:?}: {said}");
+        for needle in needles {
+            assert!(
+                said.contains(needle),
+                "{arguments:?}: `{needle}` is not in: {said}"
+            );
+        }
+    };
+    refused(&["export", "lab"], &["--dtype bf16", "writes float32"]);
+    for models in ["models", "seed-0/models"] {
+        let models = folder.path().join(models);
+        fs::create_dir_all(&models).unwrap();
+        file(&models, "config.toml", "# models of seed 0\n");
+    }
+    let other = ["another configuration", "models of seed 0 --dtype bf16"];
+    refused(&["bench", "annotation"], &other);
+    refused(&["bench", "algorithms", "--seeds=1"], &other);
+}
+
 /// A copy of a fixture model, changed.
 fn model(folder: &Path, name: &str, change: impl FnOnce(&Path)) -> String {
     let fixture =

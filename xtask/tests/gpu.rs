@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -36,6 +37,11 @@ fn kind() -> String {
     std::env::var("TOGI_TEST_DEVICE").unwrap_or_else(|_| only.to_owned())
 }
 
+/// Says so where the test runner does not keep it to itself.
+fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
 /// The kind of the GPU, if there is one.
 fn gpu() -> Option<String> {
     let (kind, listed) = (kind(), xtask(&["devices"]));
@@ -49,7 +55,7 @@ fn gpu() -> Option<String> {
         std::env::var_os(&variable).is_none(),
         "{variable} is set, and there is no device:\n{listed}"
     );
-    println!("skipped: {line}");
+    skipped(line);
     None
 }
 
@@ -202,15 +208,39 @@ impl Run {
             );
         }
         assert_eq!(self.weights.len(), expected.weights.len(), "{name}");
-        let worst = self.weights.iter().zip(&expected.weights);
-        let worst = worst.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
-        assert!(worst <= WEIGHTS, "{name}: a weight is off by {worst}");
+        self.has_weights_of(expected, name, (WEIGHTS, SAME));
+    }
+
+    /// All weights within `most`, and all but a few of them within `same`.
+    fn has_weights_of(&self, expected: &Self, name: &str, (most, same): (f32, f32)) {
+        let beyond = |limit: f32| {
+            let pairs = self.weights.iter().zip(&expected.weights);
+            let off = pairs.map(|(x, y)| (x - y).abs());
+            off.filter(|off| *off > limit || off.is_nan()).count()
+        };
+        assert_eq!(
+            beyond(most),
+            0,
+            "{name}: weights are off by more than {most}"
+        );
+        let share = beyond(same) as f64 / expected.weights.len() as f64;
+        println!("{name}: {share:.5} of the weights are off by more than {same}");
+        assert!(
+            share <= NOISE,
+            "{name}: {share} of the weights are off by more than {same}"
+        );
     }
 }
 
 /// How far weights may be apart after a step with a learning rate of 1e-4: Adam turns a gradient that is
 /// only noise into a step of that size in either direction.
 const WEIGHTS: f32 = 2.1e-4;
+
+/// How far they may be apart where a gradient is more than noise: a hundredth of the step.
+const SAME: f32 = 1e-6;
+
+/// The share of weights whose gradient may be noise.
+const NOISE: f64 = 0.001;
 
 /// A recipe, and what is set beside the sizes.
 type Case = (&'static str, &'static [&'static str]);
@@ -451,12 +481,78 @@ fn a_checkpoint_of_one_device_is_gone_on_with_on_the_other() {
         for (x, y) in found.iter().zip(&expected) {
             assert!((x - y).abs() <= 1e-3 * (1.0 + y), "{name}: {x}, {y}");
         }
-        let (found, expected) = (Run::read(&out).weights, Run::read(&whole).weights);
-        close(
-            &format!("{name}: weights"),
-            &found,
-            &expected,
-            4.0 * WEIGHTS,
+        // Four steps.
+        Run::read(&out).has_weights_of(&Run::read(&whole), &name, (4.0 * WEIGHTS, 10.0 * SAME));
+    }
+}
+
+/// The bytes behind a word.
+fn bytes(text: &str, label: &str) -> f64 {
+    let rest = text
+        .split(label)
+        .nth(1)
+        .unwrap_or_else(|| panic!("no `{label}` in {text}"));
+    let mut words = rest.split_whitespace();
+    let number: f64 = words.next().unwrap().parse().unwrap();
+    number
+        * match words.next().unwrap() {
+            "MB" => 1e6,
+            "GB" => 1e9,
+            other => panic!("{other}: {text}"),
+        }
+}
+
+#[test]
+fn the_estimate_is_within_15_percent_of_what_the_pools_reserve() {
+    let Some(kind) = gpu() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let (model, data, rules) = (place("model"), place("pairs.jsonl"), place("rules.toml"));
+    xtask(&["export", "lab", "--random", "512x4", "--out", &model]);
+    let said = |role: &str, text: &str| serde_json::json!([{"role": role, "content": text}]);
+    let row = serde_json::json!({
+        "prompt": said("user", "name three colors"),
+        "chosen": said("assistant", &["red blue green"; 12].join(" ")),
+        "rejected": said("assistant", &["dog sun"; 9].join(" ")),
+    });
+    fs::write(&data, format!("{row}\n").repeat(12)).unwrap();
+    fs::write(&rules, "[[rule]]\nkind = \"max_words\"\nwords = 4\n").unwrap();
+    let rules = format!("--reward=rules:{rules}");
+    let rows: &[&str] = &["--set=train.batch_size=4", "--set=train.micro_batch_size=2"];
+    let drawn: &[&str] = &[
+        &rules,
+        "--set=prompts_per_step=2",
+        "--set=minibatch_size=4",
+        "--set=micro_batch_size=4",
+        "--set=eval_samples=2",
+        "--set=sampling.max_new_tokens=8",
+    ];
+    for (recipe, sizes, own) in [
+        ("sft", rows, &[][..]),
+        ("sft", rows, &["--set=lora.r=16"]),
+        ("sft", rows, &["--set=train.gradient_checkpointing=true"]),
+        ("dpo", rows, &[]),
+        ("reward", rows, &[]),
+        ("grpo", drawn, &["--set=completions_per_prompt=2"]),
+        ("ppo", drawn, &[]),
+    ] {
+        let mut all = vec![
+            recipe, "--model", &model, "--data", &data, "--device", &kind,
+        ];
+        all.push("--max-steps=2");
+        all.extend(sizes);
+        all.extend(own);
+        let estimate = bytes(&xtask(&[&["inspect"][..], &all].concat()), "\n  together");
+        let out = place("run");
+        let run = ["--out", &out, "--compare=0"];
+        let said = xtask(&[&["train"][..], &all, &run].concat());
+        fs::remove_dir_all(&out).unwrap();
+        let reserved = bytes(&said, "Peak memory of the device:");
+        let off = estimate / reserved - 1.0;
+        println!("{recipe} {own:?}: estimate {estimate:.3e}, reserved {reserved:.3e}, {off:+.3}");
+        assert!(
+            off.abs() < 0.15,
+            "{recipe} {own:?}: {estimate} for {reserved}, {off:+.3}"
         );
     }
 }
@@ -465,7 +561,7 @@ fn a_checkpoint_of_one_device_is_gone_on_with_on_the_other() {
 fn a_gpu_without_memory_ends_the_run_with_what_would_help() {
     let Some(_) = gpu() else { return };
     if !xtask(&["devices"]).contains("llvmpipe") {
-        println!("skipped: only a driver whose memory is the program's can be left without");
+        skipped("only a driver whose memory is the program's can be left without");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -31,7 +31,7 @@ enum Store {
     /// The capacity is rounded up to a multiple of 16.
     Cpu { keys: Vec<f32>, values: Vec<f32> },
     #[cfg(feature = "gpu")]
-    Gpu(gpu::kv_cache::Cache),
+    Gpu(Box<gpu::kv_cache::Cache>),
 }
 
 impl KvCache {
@@ -47,7 +47,9 @@ impl KvCache {
                 shape,
                 slots,
                 capacity,
-                store: Store::Gpu(gpu::kv_cache::Cache::new(slots, capacity, shape, device)),
+                store: Store::Gpu(Box::new(gpu::kv_cache::Cache::new(
+                    slots, capacity, shape, device,
+                ))),
             };
         }
         assert!(on_cpu(&probe), "KvCache: there is none for {device:?}");

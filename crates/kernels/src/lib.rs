@@ -51,6 +51,7 @@ pub use linear::{linear, linear_for_sampling, linear_in};
 pub use log_probs::{KEPT_LOGITS, LOGITS_AT_ONCE, SelectedLogProbs, selected_log_probs};
 pub use matmul::matmul;
 pub use memory::{give_back_freed_memory, keep_freed_memory};
+pub use op::is_cpu;
 pub use packed::{PackedLinear, WeightFormat};
 pub use precision::Precision;
 pub use rms_norm::rms_norm;

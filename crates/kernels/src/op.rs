@@ -14,7 +14,7 @@ use burn::backend::{
     flex::FlexTensor,
 };
 use burn::backend::{TensorMetadata, tensor::FloatTensor};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::totals::with_sums;
 
@@ -76,6 +76,11 @@ pub(crate) trait CpuOp<const N: usize>: Clone + Debug + Send + 'static {
     ) -> [Option<FlexTensor>; N] {
         self.backward(inputs, saved, grad, wanted)
     }
+}
+
+/// True of the processor, not of a GPU.
+pub fn is_cpu(device: &Device) -> bool {
+    *device == Device::flex()
 }
 
 /// True where the fused form applies: a float32 tensor on the flex backend.

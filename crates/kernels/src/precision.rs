@@ -6,14 +6,15 @@ use std::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
+
+use crate::op::is_cpu;
 
 /// The precision of products with weight matrices.
 ///
 /// Parameters, their gradients, the optimiser's state, norms, attention, softmax, log-probabilities
 /// and losses are float32 always. In a lower precision both factors of a product are rounded to it
-/// (to nearest, ties to even), forward and backward; sums are float32 on the CPU, and what the device
-/// does on a GPU.
+/// (to nearest, ties to even), forward and backward; their product is float32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// float32.
@@ -66,6 +67,17 @@ impl Precision {
             Self::F32 => FloatDType::F32,
             Self::Bf16 => FloatDType::BF16,
             Self::F16 => FloatDType::F16,
+        }
+    }
+
+    /// True where a device computes products in it.
+    pub fn is_of(self, device: &Device) -> bool {
+        match self {
+            Self::F32 => true,
+            // The CPU has a form for bfloat16, and no fast one for float16.
+            Self::Bf16 if is_cpu(device) => true,
+            Self::F16 if is_cpu(device) => false,
+            _ => device.supports_dtype(self.dtype()),
         }
     }
 

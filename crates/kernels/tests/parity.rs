@@ -10,6 +10,8 @@ use togi_kernels::{
     WeightFormat, composed,
 };
 
+#[cfg(feature = "gpu")]
+use common::skipped;
 use common::{close, host, numbers};
 
 fn leaf<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
@@ -41,7 +43,7 @@ fn gpu() -> Option<Device> {
             std::env::var_os(&variable).is_none(),
             "{variable} is set, and there is no device"
         );
-        println!("skipped on {kind}: no device");
+        skipped(&format!("on {kind}: no device"));
     }
     first.inspect(leave_numbers_behind)
 }
@@ -131,6 +133,95 @@ fn linear_matches() {
             |[x, w]| fused::linear(x.clone(), w.clone()),
             |[x, w]| composed::linear(Precision::F32, x.clone(), w.clone()),
         );
+    }
+}
+
+/// A GPU's products of rounded factors are those of numbers that were rounded first, whose sums are not rounded.
+#[cfg(feature = "gpu")]
+#[test]
+fn products_of_rounded_factors_match() {
+    let Some(device) = gpu() else { return };
+    let matrix = |seed, shape: [usize; 2]| {
+        let data = TensorData::new(numbers(seed, shape[0] * shape[1]), shape);
+        Tensor::<2>::from_data(data, &Device::flex())
+    };
+    let lower = [Precision::Bf16, Precision::F16];
+    for precision in lower
+        .into_iter()
+        .filter(|p| device.supports_dtype(p.dtype()))
+    {
+        // The gradient that arrives is rounded on its way back: off by half of this at most.
+        let band = precision.epsilon() as f32 / 2.0;
+        for [tokens, inner, outer] in [
+            [1, 1, 1],
+            [1, 17, 50],
+            [5, 48, 130],
+            [70, 64, 96],
+            [9, 2100, 33],
+        ] {
+            let name = format!("linear in {precision} {tokens}x{inner}x{outer}");
+            let (x, w) = (matrix(1, [tokens, inner]), matrix(2, [outer, inner]));
+            let weights = precision.round(matrix(3, [tokens, outer]));
+            let run = |x: Tensor<2>, w: Tensor<2>, device: &Device, precision: Precision| {
+                let on = |x: Tensor<2>| {
+                    Tensor::<2>::from_data(x.into_data(), &device.clone().autodiff())
+                };
+                let (x, w) = (on(x).require_grad(), on(w).require_grad());
+                let out = fused::linear_in(precision, x.clone(), w.clone());
+                let grads = (out.clone() * on(weights.clone())).sum().backward();
+                let grad = |x: Tensor<2>| host(x.grad(&grads).expect("it takes part"));
+                [host(out.inner()), grad(x), grad(w)]
+            };
+            let ours = run(x.clone(), w.clone(), &device, precision);
+            let (x, w) = (precision.round(x), precision.round(w));
+            let expected = run(x, w, &Device::flex(), Precision::F32);
+            for (what, (ours, expected)) in ["value", "d x", "d weight"]
+                .iter()
+                .zip(ours.iter().zip(&expected))
+            {
+                close(&format!("{name}: {what}"), ours, expected, 1e-4);
+            }
+        }
+        for [tokens, width, vocabulary] in [[1, 4, 3], [37, 16, 101], [400, 8, 4200]] {
+            let name = format!("log-probabilities in {precision} {tokens}x{width}x{vocabulary}");
+            let (hidden, head) = (
+                matrix(1, [tokens, width]) * 3.0,
+                matrix(2, [vocabulary, width]),
+            );
+            let targets: Arc<[u32]> = (0..tokens).map(|i| (i * 7 % vocabulary) as u32).collect();
+            let run =
+                |hidden: Tensor<2>, head: Tensor<2>, device: &Device, precision: Precision| {
+                    let leaf = |x: Tensor<2>| {
+                        Tensor::<2>::from_data(x.into_data(), &device.clone().autodiff())
+                            .require_grad()
+                    };
+                    let (hidden, head) = (leaf(hidden), leaf(head));
+                    let out = fused::selected_log_probs(
+                        precision,
+                        hidden.clone(),
+                        head.clone(),
+                        &targets,
+                        0.7,
+                    );
+                    let grads = (out.logps.clone().sum() + out.entropy.clone().sum()).backward();
+                    let grad = |x: Tensor<2>| host(x.grad(&grads).expect("it takes part"));
+                    [host(out.logps), host(out.entropy), grad(hidden), grad(head)]
+                };
+            let ours = run(hidden.clone(), head.clone(), &device, precision);
+            let (hidden, head) = (precision.round(hidden), precision.round(head));
+            let expected = run(hidden, head, &Device::flex(), Precision::F32);
+            close(&name, &ours[0], &expected[0], 1e-4);
+            close(&format!("{name}: entropy"), &ours[1], &expected[1], 1e-4);
+            for (what, i) in [("d hidden", 2), ("d head", 3)] {
+                let largest = expected[i].iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+                close(
+                    &format!("{name}: {what}"),
+                    &ours[i],
+                    &expected[i],
+                    band * largest.max(1.0),
+                );
+            }
+        }
     }
 }
 
@@ -438,7 +529,7 @@ fn swiglu_matches() {
 
 #[test]
 fn rms_norm_matches() {
-    for [t, d] in [[1, 1], [3, 17], [130, 64], [400, 100]] {
+    for [t, d] in [[1, 1], [3, 17], [130, 64], [400, 100], [9001, 33]] {
         let weight = |w: &Tensor<2>| w.clone().reshape([d]);
         compare(
             "rms_norm",
@@ -607,7 +698,13 @@ fn embedding_matches_with_repeated_ids() {
 
 #[test]
 fn selected_log_probs_match_with_their_entropy() {
-    for [n, d, v, temperature_tenths] in [[1, 4, 3, 10], [37, 16, 101, 7], [2000, 8, 4200, 10]] {
+    // The last is of more logits than are made at a time.
+    for [n, d, v, temperature_tenths] in [
+        [1, 4, 3, 10],
+        [37, 16, 101, 7],
+        [2000, 8, 4200, 10],
+        [230, 8, 150_001, 13],
+    ] {
         let temperature = temperature_tenths as f64 / 10.0;
         let targets: Arc<[u32]> = (0..n).map(|i| (i * 7 % v) as u32).collect();
         compare(

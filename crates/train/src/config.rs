@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use togi_data::{BadRows, HhAs, LossOn, OverLong, TokenizeOptions};
 use togi_policy::Sampling;
@@ -215,6 +216,12 @@ pub trait RecipeConfig: Serialize + DeserializeOwned + Default {
     /// # Errors
     /// Names the field that is out of range.
     fn validate(&self) -> Result<(), TrainError>;
+
+    /// # Errors
+    /// Names the field that asks of this device what it has not.
+    fn check_device(&self, _: &Device) -> Result<(), TrainError> {
+        Ok(())
+    }
 }
 
 /// Defaults, then the file, then the `key=value` settings, each over the one before.

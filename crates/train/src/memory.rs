@@ -3,22 +3,24 @@
 //! A [`Demand`] says what a recipe holds and does; [`Demand::estimate`] counts it. Some things last:
 //! parameters, moments, copies that stay. Of the things that come and go (a step's activations and
 //! gradients, the copy of the weights that sampling reads, what held-out samples need) the largest
-//! counts, since none is there with another. Everything is float32.
+//! counts, since none is there with another. All of that is float32; a GPU has copies of a product's factors in a lower
+//! precision.
 
 use togi_data::batch::Order;
 use togi_kernels::{ATTENTION_TASKS, KEPT_LOGITS, LOGITS_AT_ONCE, SCORES_AT_ONCE};
-use togi_policy::{LoraConfig, ModelConfig, WeightFormat};
+use togi_policy::{LoraConfig, ModelConfig, Precision, WeightFormat};
 
 mod available;
 mod choose;
 mod extent;
 mod of_recipes;
 mod of_stages;
+mod pools;
 mod refusal;
 mod watch;
 
 pub(crate) use available::note_peak;
-pub use available::{Available, available, parse_size, peak, peak_of, resident};
+pub use available::{Available, available, parse_size, peak, peak_of, reserved, resident};
 pub use choose::{Keys, Setting};
 pub use extent::{Extent, Sizes, sizes};
 pub use of_stages::{OfStage, RlhfSizes};
@@ -124,6 +126,8 @@ pub struct Demand {
     pub drawing: Option<Drawing>,
     /// How the backend computes.
     pub form: Form,
+    /// What products are computed in.
+    pub precision: Precision,
 }
 
 /// Bytes of a recipe's parts, by name.
@@ -237,7 +241,27 @@ impl Demand {
                 estimate.passes("scoring", scoring);
             }
         }
+        if self.form == Form::Composed {
+            let rounded = self.pages_not_filled(estimate.total());
+            estimate.lasting.push(("pages not filled", rounded));
+        }
         estimate
+    }
+
+    /// Logits that a GPU makes at a time of so many scored tokens.
+    fn block_of_logits(&self, scored: usize) -> usize {
+        match self.logits {
+            true => LOGITS_AT_ONCE.min(scored * self.config.vocab_size),
+            false => 0,
+        }
+    }
+
+    /// Numbers, counted as float32, in a copy of so many in the precision of products; none where that is float32.
+    fn copy(&self, numbers: usize) -> usize {
+        match (self.form, self.precision) {
+            (Form::Fused, _) | (_, Precision::F32) => 0,
+            (Form::Composed, _) => numbers.div_ceil(2),
+        }
     }
 
     /// What one model holds to draw so many completions at a time: the cache, and the weights that are read.
@@ -348,13 +372,18 @@ impl Demand {
         }
     }
 
+    /// Numbers in the embedding, or the head.
+    fn embedding(&self) -> usize {
+        self.config.vocab_size * self.config.hidden_size
+    }
+
     /// Blocks of logits, of which nothing is kept.
     fn made_logits(&self, scored: usize) -> usize {
-        let numbers = scored * self.config.vocab_size;
+        let (numbers, matrix) = (scored * self.config.vocab_size, self.embedding());
         match self.form {
             _ if !self.logits => 0,
             Form::Fused => 2 * LOGITS.min(numbers),
-            Form::Composed => 3 * LOGITS_AT_ONCE.min(numbers),
+            Form::Composed => self.block_of_logits(scored) + self.copy(matrix),
         }
     }
 
@@ -391,8 +420,11 @@ impl Demand {
         let numbers = scored * vocabulary;
         let (logits, kept_logits) = match self.form {
             _ if !self.logits => (0, 0),
-            // Made again, and what they are turned into beside them.
-            Form::Composed => (5 * LOGITS_AT_ONCE.min(numbers), 0),
+            // Made again, and turned into their gradient where they are.
+            Form::Composed => {
+                let block = self.block_of_logits(scored);
+                (block + self.copy(block), 0)
+            }
             // Blocks beyond those that are kept are made again.
             Form::Fused => (
                 (2 * LOGITS).min(numbers.saturating_sub(KEPT_LOGITS)),
@@ -400,7 +432,7 @@ impl Demand {
             ),
         };
         let full = self.lora.is_none();
-        let matrix = vocabulary * d;
+        let matrix = self.embedding();
         let mut head = if full && self.logits { matrix } else { 0 };
         let mut gradients = trainable;
         // Gradients of the micro-batches before.
@@ -422,17 +454,25 @@ impl Demand {
             Form::Fused => ATTENTION_TASKS.div_ceil(self.config.num_key_value_heads),
             Form::Composed => 1,
         };
+        // The head's gradient of a block is made before it is added to the others'; the head has a copy all the while.
+        let head_at_work = match self.form {
+            Form::Fused => head,
+            Form::Composed if numbers > LOGITS_AT_ONCE => 2 * head + self.copy(matrix),
+            Form::Composed => head + self.copy(matrix),
+        };
         let attention = (4 * self.scores(tokens, longest)).max(tokens * 2 * kv * pieces);
-        let moving = (tokens * 2 * f).max(attention);
+        // Factors of a product in the layer.
+        let copies = self.copy(d * f + tokens * (d + f));
+        let moving = (tokens * 2 * f).max(attention) + copies;
         if self.gradient_checkpointing {
             let inputs = tokens * layers * d;
-            let at_head = inputs + ends + kept_logits + logits + head;
+            let at_head = inputs + ends + kept_logits + logits + head_at_work;
             let at_last_layer = inputs + layer + moving + head;
             let at_first_layer = layer + moving + gradients;
             sums + at_head.max(at_last_layer).max(at_first_layer)
         } else {
             let kept = layers * layer + ends + kept_logits;
-            let at_head = kept + logits + head;
+            let at_head = kept + logits + head_at_work;
             sums + at_head
                 .max(kept + moving + head)
                 .max(gradients + layer + moving)
@@ -464,7 +504,7 @@ pub fn human(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use togi_policy::{LoraConfig, ModelConfig};
+    use togi_policy::{LoraConfig, ModelConfig, Precision};
 
     use super::{Demand, Form, Work, prompts};
 
@@ -502,6 +542,7 @@ mod tests {
             },
             drawing: None,
             form: Form::Composed,
+            precision: Precision::F32,
         };
         let (sft, dpo) = (of((86, 69), 1), of((107, 90), 2));
         let lora = |demand: &Demand| Demand {

@@ -1,5 +1,6 @@
 //! Configuration of the online recipes.
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use togi_policy::{LoraConfig, Sampling};
 use togi_rl_algos::kl::{KlController, KlEstimator};
@@ -215,6 +216,10 @@ impl<A: OnlineAlgorithm> RecipeConfig for OnlineConfig<A> {
             lora.validate()?;
         }
         Ok(())
+    }
+
+    fn check_device(&self, device: &Device) -> Result<(), TrainError> {
+        self.sampler.check(device)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Configuration of the recipe `ppo`.
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use togi_policy::{LoraConfig, Sampling};
 use togi_rl_algos::kl::{KlController, KlEstimator};
@@ -190,5 +191,9 @@ impl RecipeConfig for PpoConfig {
             lora.validate()?;
         }
         Ok(())
+    }
+
+    fn check_device(&self, device: &Device) -> Result<(), TrainError> {
+        self.sampler.check(device)
     }
 }

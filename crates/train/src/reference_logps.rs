@@ -14,7 +14,8 @@ use std::{
 use burn::tensor::Tensor;
 use sha2::{Digest, Sha256};
 use togi_data::Sample;
-use togi_policy::{Decoder, TokenLogps, Weights, known::home};
+use togi_kernels::is_cpu;
+use togi_policy::{Decoder, Precision, TokenLogps, Weights, known::home};
 use togi_rl_algos::ld_dpo::length_desensitised;
 
 use crate::{
@@ -227,10 +228,17 @@ fn cache_folder() -> Result<PathBuf, TrainError> {
     })
 }
 
-/// Of configuration and parameters.
+/// Of configuration, parameters, and what computes: a GPU's numbers are not the CPU's to the last bit, and those of a
+/// lower precision are others.
 fn model_digest(decoder: &Decoder) -> String {
     let mut hash = Sha256::new();
     hash.update(format!("{:?}", decoder.config));
+    if decoder.precision != Precision::F32 {
+        hash.update(decoder.precision.name());
+    }
+    if !is_cpu(decoder.device()) {
+        hash.update("GPU");
+    }
     for (name, param) in decoder.params.iter() {
         hash.update(name);
         let data = param.tensor.clone().into_data().convert::<f32>();

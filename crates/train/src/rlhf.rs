@@ -7,6 +7,7 @@
 //! reward model the pairs, PPO answers their prompts; no stage sees the held-out rows, on which the
 //! models are compared.
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use togi_data::{LossOn, tokenize};
 use togi_policy::{Policy, hf, source::Source};
@@ -114,6 +115,10 @@ impl RecipeConfig for RlhfConfig {
         self.sft.validate()?;
         self.reward.validate()?;
         self.ppo.validate()
+    }
+
+    fn check_device(&self, device: &Device) -> Result<(), TrainError> {
+        self.ppo.check_device(device)
     }
 }
 

@@ -329,10 +329,12 @@ pub(crate) struct FirstRatio {
 
 impl FirstRatio {
     pub(crate) fn see(&mut self, logps: &Tensor<2>, old_logps: &Tensor<2>) {
+        // What is not a number stays.
+        let larger = |most: f64, x: f64| if x > most || x.is_nan() { x } else { most };
         for (now, old) in host(logps).into_iter().zip(host(old_logps)) {
             let off = now - old;
-            self.error = self.error.max((off.exp() - 1.0).abs());
-            self.scaled = self.scaled.max(off.abs() / (1.0 + old.abs()));
+            self.error = larger(self.error, (off.exp() - 1.0).abs());
+            self.scaled = larger(self.scaled, off.abs() / (1.0 + old.abs()));
         }
     }
 
@@ -382,11 +384,13 @@ mod tests {
     #[test]
     fn the_first_ratio_forgives_rounding_and_nothing_else() {
         let one = |x: f64| join(&[vec![x]], &Device::flex());
-        let off = |seen_by, old: f64, by: f64| {
+        let off_in = |precision, seen_by, old: f64, by: f64| {
             let mut first = FirstRatio::default();
             first.see(&one(old + by), &one(old));
-            first.check((Precision::F32, seen_by), "ppo", 1)
+            first.see(&one(old), &one(old));
+            first.check((precision, seen_by), "ppo", 1)
         };
+        let off = |seen_by, old: f64, by: f64| off_in(Precision::F32, seen_by, old, by);
         assert!(off(SeenBy::Policy, -0.1, 1e-6).is_ok());
         assert!(off(SeenBy::Policy, -15.0, 1e-4).is_ok());
         assert!(off(SeenBy::Policy, -0.1, 1e-4).is_err());
@@ -399,5 +403,8 @@ mod tests {
         assert!(off(SeenBy::Sampler, -15.0, 1e-2).is_ok());
         assert!(off(SeenBy::Sampler, -0.1, 1e-2).is_err());
         assert!(off(SeenBy::Sampler, -15.0, 1e-1).is_err());
+        assert!(off(SeenBy::Policy, -1.0, f64::NAN).is_err());
+        assert!(off_in(Precision::Bf16, SeenBy::Policy, -1.0, 0.01).is_ok());
+        assert!(off_in(Precision::Bf16, SeenBy::Policy, -1.0, 0.02).is_err());
     }
 }

@@ -88,6 +88,9 @@ struct Line {
     rejected_ids: Vec<u32>,
 }
 
+/// The name of the part that draws.
+const DRAWING: &str = "rso answers";
+
 /// The pairs of the prompts: drawn, or those that an earlier part of the run wrote.
 ///
 /// # Errors
@@ -102,7 +105,9 @@ pub fn pairs(
 ) -> Result<Vec<PairSample>, TrainError> {
     let path = stage.run.path().join("rso_pairs.jsonl");
     if !path.exists() {
-        let lines = draw(stage, policy, tokenizer, reward, prompts, config)?;
+        let lines = stage.within_memory(DRAWING, |stage| {
+            draw(stage, policy, tokenizer, reward, prompts, config)
+        })?;
         let mut text = String::new();
         for line in &lines {
             let json = serde_json::to_string(line).map_err(|e| TrainError::io(&path)(e.into()))?;
@@ -139,11 +144,10 @@ fn draw(
     config: &RsoConfig,
 ) -> Result<Vec<Line>, TrainError> {
     let asked = &prompts[..prompts.len().min(config.prompts)];
-    let (name, total) = ("rso answers", asked.len() as u64);
     stage.observer.on(Event::Stage {
-        name,
+        name: DRAWING,
         step: 0,
-        total,
+        total: asked.len() as u64,
     });
     let mut lines = Vec::new();
     // A batch of the sampler's size at a time.

@@ -3,6 +3,7 @@
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use togi_data::Sample;
+use togi_kernels::is_cpu;
 use togi_policy::{Decoder, Precision, WeightFormat};
 
 use crate::{
@@ -79,6 +80,21 @@ impl SamplerSection {
         Err(TrainError::config("sampler.importance_cap", reason))
     }
 
+    /// # Errors
+    /// Where a policy's device does not sample so.
+    pub fn check(&self, device: &Device) -> Result<(), TrainError> {
+        let wrong = |reason: &str| Err(TrainError::config("sampler.dtype", reason.to_owned()));
+        match self.dtype {
+            SamplerDtype::Int8 if !is_cpu(device) => wrong(
+                "\"int8\" is for the CPU; a GPU samples in \"same\", \"f32\" or, where it has it, \"bf16\"",
+            ),
+            SamplerDtype::Bf16 if !Precision::Bf16.is_of(device) => wrong(
+                "this device does not compute in bfloat16 (`cargo xtask devices`); it samples in \"same\" or \"f32\"",
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// How the sampler holds weights, given the policy's precision.
     pub(crate) fn format(&self, policy: Precision) -> Option<WeightFormat> {
         match self.dtype {
@@ -97,19 +113,15 @@ impl SamplerSection {
     /// The policy as it samples: the same parameters.
     ///
     /// # Errors
-    /// Where the policy's device has no such weights.
+    /// As [`SamplerSection::check`].
     pub(crate) fn of(&self, policy: &Decoder) -> Result<Decoder, TrainError> {
+        self.check(policy.device())?;
         let mut sampler = policy.clone();
         match self.dtype {
             SamplerDtype::Same => {}
             SamplerDtype::F32 => sampler.precision = Precision::F32,
             SamplerDtype::Bf16 => sampler.precision = Precision::Bf16,
             SamplerDtype::Int8 => {
-                if *policy.device() != Device::flex() {
-                    let reason =
-                        "\"int8\" is for the CPU; a GPU samples in \"same\", \"f32\" or \"bf16\"";
-                    return Err(TrainError::config("sampler.dtype", reason.to_owned()));
-                }
                 sampler.precision = Precision::F32;
                 sampler.sampled_as = Some(WeightFormat::Int8);
             }
@@ -156,8 +168,8 @@ impl SamplerSection {
     }
 
     /// Multiplies advantages by `min(π / sampler, importance_cap)` where the sampler's weights are
-    /// other than the policy's, and logs how far the two are apart; does nothing for methods that weight
-    /// nothing.
+    /// other than the policy's; does nothing for methods that weight nothing. Logs how far the two are apart, there and
+    /// in a lower precision, in which sampling rounds differently than scoring.
     ///
     /// Every loss with an importance weight is linear in its advantages for one sign of them, which
     /// positive weights do not change: weighting the advantage is weighting the loss.
@@ -169,7 +181,8 @@ impl SamplerSection {
         advantages: &mut [Vec<f64>],
         row: &mut Row,
     ) {
-        if importance == Importance::Nothing || self.is_policy(policy) {
+        let weighs = !self.is_policy(policy);
+        if importance == Importance::Nothing || (!weighs && policy.precision == Precision::F32) {
             return;
         }
         let apart: Vec<Vec<f64>> = rollouts
@@ -184,6 +197,9 @@ impl SamplerSection {
         let largest = all().fold(0.0, |most: f64, x| most.max(x.abs()));
         row.set("sampling/logp_difference_max", largest);
         row.set("sampling/logp_difference_mean", mean(all().map(f64::abs)));
+        if !weighs {
+            return;
+        }
         let (mut weights, mut cut) = (Vec::new(), 0);
         for (apart, advantages) in apart.iter().zip(advantages) {
             let whole: f64 = apart.iter().sum();

@@ -89,7 +89,10 @@ impl Stage<'_> {
 
     /// Takes the steps of the stage, or of a part that has this name: where a GPU has no memory left in one, the
     /// error says what would help.
-    pub(crate) fn within_memory<T>(
+    ///
+    /// # Errors
+    /// The steps' own, and [`TrainError::Refused`].
+    pub fn within_memory<T>(
         &mut self,
         name: &str,
         steps: impl FnOnce(&mut Self) -> Result<T, TrainError>,

@@ -10,7 +10,7 @@ use togi_train::sft::Sft;
 use super::{
     Common, at_least_one,
     flops::{self, Flops},
-    load,
+    load_to_train,
     offline::LEARNING_RATE,
     sampling::random_prompts,
     steps, stolen,
@@ -58,7 +58,7 @@ const SLACK: f64 = 0.15;
 
 /// A random sequence is scored whole; the model learns nothing from it, which costs as much.
 pub(crate) fn run(arguments: &ContextArguments) -> Result<()> {
-    let mut policy = load(&arguments.common)?;
+    let mut policy = load_to_train(&arguments.common)?;
     let (costs, stolen) = stolen::during(|| measure(arguments, &mut policy.decoder))?;
     if arguments.common.json {
         println!("{}", serde_json::to_string(&costs)?);

@@ -5,6 +5,7 @@ use burn::tensor::Device;
 use clap::Args;
 use serde::Serialize;
 use togi_data::tokenize;
+use togi_kernels::is_cpu;
 use togi_policy::{Sampling, source};
 use togi_reward::LabGold;
 use togi_train::{
@@ -16,7 +17,7 @@ use togi_train::{
     run_folder::RunFolder,
 };
 
-use super::{median, steps::constant};
+use super::{device, median, steps::constant};
 use crate::InputError;
 
 #[derive(Args, Clone)]
@@ -27,6 +28,9 @@ pub(crate) struct MemoryArguments {
     /// Exit with an error where memory grows.
     #[arg(long)]
     check: bool,
+    /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU. Of a GPU its own memory is looked at.
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Print one JSON object, with the memory after each step.
     #[arg(long)]
     json: bool,
@@ -50,7 +54,7 @@ struct Flatness {
     last: f64,
     /// Bytes a step, by least squares over the steps after the warm-up.
     slope: f64,
-    /// Resident memory after each step.
+    /// Memory after each step; of a GPU what its pools have reserved.
     resident: Vec<u64>,
 }
 
@@ -84,22 +88,30 @@ impl Flatness {
 
 /// The untrained model of the lab, its true reward, a step of 16 completions; checkpoints as a run writes them.
 pub(crate) fn run(arguments: &MemoryArguments) -> Result<()> {
-    if memory::resident().is_none() {
-        let text = "bench memory: this system does not tell how much memory a process has";
-        return Err(InputError(text.to_owned()).into());
+    let device = device::parse_to_train(&arguments.device)?;
+    if used(&device).is_none() {
+        let text = format!(
+            "--device {}: this system does not tell how much memory is used there",
+            arguments.device
+        );
+        return Err(InputError(text).into());
     }
-    let found = Flatness::of(measure(arguments.steps)?);
+    let found = Flatness::of(measure(arguments.steps, &device)?);
     if arguments.json {
         println!("{}", serde_json::to_string(&found)?);
     } else {
+        let what = match is_cpu(&device) {
+            true => "resident",
+            false => "reserved",
+        };
         println!(
-            "resident memory: {} after steps {} to {}, {} at the end; {:+.2} kB a step; the most was {}",
+            "{what} memory: {} after steps {} to {}, {} at the end; {:+.2} kB a step; the most was {}",
             memory::human(found.base as u64),
             WARM + 1,
             WARM + BASE,
             memory::human(found.last as u64),
             found.slope / 1e3,
-            memory::human(memory::peak().unwrap_or(0))
+            memory::human(memory::peak_of(&device).unwrap_or(0))
         );
     }
     if found.is_flat() {
@@ -119,19 +131,30 @@ pub(crate) fn run(arguments: &MemoryArguments) -> Result<()> {
     Ok(())
 }
 
+/// What this process uses now of the memory that it computes in; of a GPU, what its pools have reserved.
+fn used(device: &Device) -> Option<u64> {
+    match is_cpu(device) {
+        true => memory::resident(),
+        false => memory::reserved(device),
+    }
+}
+
 /// Reads the memory after each step.
-struct Watcher(Vec<u64>);
+struct Watcher {
+    device: Device,
+    after: Vec<u64>,
+}
 
 impl Observer for Watcher {
     fn on(&mut self, event: Event<'_>) {
         if let Event::Step { .. } = event {
-            self.0.push(memory::resident().unwrap_or(0));
+            self.after.push(used(&self.device).unwrap_or(0));
         }
     }
 }
 
-fn measure(steps: u64) -> Result<Vec<u64>> {
-    let mut policy = source::lab(&Device::flex(), 0)?;
+fn measure(steps: u64, device: &Device) -> Result<Vec<u64>> {
+    let mut policy = source::lab(device, 0)?;
     let reference = policy.decoder.clone();
     let mut value = policy.decoder.with_score_head(Some(0))?;
     let config = PpoConfig {
@@ -160,7 +183,10 @@ fn measure(steps: u64) -> Result<Vec<u64>> {
     )?;
     let folder = tempfile::tempdir()?;
     let run = RunFolder::open(&folder.path().join("run"), "", false)?;
-    let mut watch = Watcher(Vec::new());
+    let mut watch = Watcher {
+        device: device.clone(),
+        after: Vec::new(),
+    };
     let mut stage = Stage {
         name: "ppo",
         run: &run,
@@ -183,7 +209,7 @@ fn measure(steps: u64) -> Result<Vec<u64>> {
         &prompts.valid,
         &config,
     )?;
-    Ok(watch.0)
+    Ok(watch.after)
 }
 
 #[cfg(test)]

@@ -87,8 +87,10 @@ pub(crate) fn run(arguments: &BenchArguments) -> Result<()> {
     }
 }
 
-fn load(common: &Common) -> Result<Policy> {
-    Ok(Source::parse(&common.model)?.load(&device::parse(&common.device)?, 0)?)
+/// The model of a bench that trains.
+fn load_to_train(common: &Common) -> Result<Policy> {
+    let device = device::parse_to_train(&common.device)?;
+    Ok(Source::parse(&common.model)?.load(&device, 0)?)
 }
 
 /// The middle value; NaN without values.

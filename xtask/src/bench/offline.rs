@@ -13,7 +13,7 @@ use togi_train::{
     sft::{Sft, SftConfig},
 };
 
-use super::{Common, at_least_one, flops, load, pairs::pairs, steps};
+use super::{Common, at_least_one, flops, load_to_train, pairs::pairs, steps};
 
 #[derive(Args, Clone)]
 pub(crate) struct OfflineArguments {
@@ -86,7 +86,7 @@ impl OfflineArguments {
 }
 
 pub(crate) fn dpo(arguments: &OfflineArguments) -> Result<()> {
-    let mut policy = load(&arguments.common)?;
+    let mut policy = load_to_train(&arguments.common)?;
     let (batch, count) = arguments.sizes();
     let tokenizer = &policy.tokenizer;
     let pairs = pairs(
@@ -129,7 +129,7 @@ pub(crate) fn dpo(arguments: &OfflineArguments) -> Result<()> {
 }
 
 pub(crate) fn sft(arguments: &OfflineArguments) -> Result<()> {
-    let mut policy = load(&arguments.common)?;
+    let mut policy = load_to_train(&arguments.common)?;
     let (batch, count) = arguments.sizes();
     let tokenizer = &policy.tokenizer;
     let pairs = pairs(

@@ -22,7 +22,7 @@ use togi_train::{
 };
 
 use super::{
-    Common, at_least_one, flops, load,
+    Common, at_least_one, flops, load_to_train,
     offline::LEARNING_RATE,
     pairs::prompts,
     peak,
@@ -129,7 +129,7 @@ struct Setting {
 
 impl Setting {
     fn of(arguments: &OnlineArguments, per_prompt: usize) -> Result<Self> {
-        let policy = load(&arguments.common)?;
+        let policy = load_to_train(&arguments.common)?;
         let completions = arguments.completions as usize / per_prompt * per_prompt;
         let (tokens, steps) = (arguments.prompt as usize, arguments.steps as usize);
         let wanted = completions / per_prompt * steps;

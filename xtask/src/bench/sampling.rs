@@ -6,10 +6,10 @@ use anyhow::Result;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use togi_data::rng::CounterRng;
-use togi_policy::{Sampling, generate};
+use togi_policy::{Sampling, generate, source::Source};
 use togi_train::memory;
 
-use super::{Common, at_least_one, device, load, median};
+use super::{Common, at_least_one, device, median};
 
 #[derive(Args, Clone)]
 pub(crate) struct GenerateArguments {
@@ -67,7 +67,9 @@ pub(crate) fn random_prompts(count: usize, tokens: usize, vocabulary: usize) -> 
 }
 
 fn measure(arguments: &GenerateArguments) -> Result<Rates> {
-    let mut policy = load(&arguments.common)?;
+    let Common { model, device, .. } = &arguments.common;
+    let device = device::parse(device)?;
+    let mut policy = Source::parse(model)?.load(&device, 0)?;
     if arguments.int8 {
         device::hold_in_int8(&mut policy)?;
     }

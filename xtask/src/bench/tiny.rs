@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &TinyArguments) -> Result<()> {
 
 /// Four layers of width 128 over 512 tokens: 1.1 million parameters, next-token loss, AdamW.
 fn measure(arguments: &TinyArguments) -> Result<Steps> {
-    let device = device::parse(&arguments.device)?;
+    let device = device::parse_to_train(&arguments.device)?;
     let Policy { decoder, tokenizer } = source::lab(&device, 0)?;
     let config = ModelConfig {
         vocab_size: 512,

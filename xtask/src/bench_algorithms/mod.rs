@@ -20,8 +20,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
 use clap::Args;
-use togi_policy::Policy;
+use togi_policy::{Policy, Precision};
 use togi_train::{
     RunFolder,
     data::DataSource,
@@ -54,6 +55,9 @@ pub(crate) struct AlgorithmsArguments {
     /// Runs at a time; each has its share of the cores.
     #[arg(long, default_value_t = cores())]
     jobs: usize,
+    /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU.
+    #[arg(long, default_value = "cpu")]
+    device: String,
 }
 
 /// Its name in `--only`.
@@ -95,10 +99,11 @@ pub(crate) fn run(arguments: &AlgorithmsArguments) -> Result<()> {
         let text = format!("--only {name}: there are {}", known.join(", "));
         return Err(InputError(text).into());
     }
+    let device = device::parse_to_train(&arguments.device)?;
     let started = Instant::now();
     let mut prepared = Vec::new();
     for seed in 0..arguments.seeds {
-        prepared.push(prepare(&arguments.out, seed)?);
+        prepared.push(prepare(arguments, &device, seed)?);
     }
     let jobs = jobs(arguments);
     run_all(&jobs, arguments)?;
@@ -122,15 +127,16 @@ fn seed_folder(out: &Path, seed: u64) -> PathBuf {
     out.join(format!("seed-{seed}"))
 }
 
-fn prepare(out: &Path, seed: u64) -> Result<Prepared> {
-    let folder = seed_folder(out, seed).join("models");
-    let config = format!("# models of seed {seed}\n");
+fn prepare(arguments: &AlgorithmsArguments, device: &Device, seed: u64) -> Result<Prepared> {
+    let folder = seed_folder(&arguments.out, seed).join("models");
+    let computed = device::of_results(&arguments.device)?;
+    let config = format!("# models of seed {seed}{computed}\n");
     let resume = folder.join("config.toml").exists();
     let run = RunFolder::open(&folder, &config, resume)?;
-    let (device, mut bars) = (device::parse("cpu")?, Bars::new());
+    let mut bars = Bars::new();
     let mut stages = Stages {
         run: &run,
-        device: &device,
+        device,
         observer: &mut bars,
         watching: Watching::No,
     };
@@ -208,7 +214,7 @@ fn run_all(jobs: &[Job], arguments: &AlgorithmsArguments) -> Result<()> {
                         job.seed,
                         job.name
                     );
-                    if let Err(error) = run_one(job, &arguments.out, threads)
+                    if let Err(error) = run_one(job, arguments, threads)
                         && let Ok(mut all) = failures.lock()
                     {
                         all.push(format!("{}, seed {}: {error:#}", job.name, job.seed));
@@ -229,8 +235,8 @@ fn run_all(jobs: &[Job], arguments: &AlgorithmsArguments) -> Result<()> {
 }
 
 /// The command of a job, as a person would give it.
-fn command_line(job: &Job, out: &Path) -> Vec<String> {
-    let models = seed_folder(out, job.seed).join("models/stages");
+fn command_line(job: &Job, arguments: &AlgorithmsArguments) -> Vec<String> {
+    let models = seed_folder(&arguments.out, job.seed).join("models/stages");
     let text = |path: PathBuf| path.display().to_string();
     let mut line = vec![
         "train".to_owned(),
@@ -241,6 +247,10 @@ fn command_line(job: &Job, out: &Path) -> Vec<String> {
         text(models.join("reward")),
         "--seed".to_owned(),
         job.seed.to_string(),
+        "--device".to_owned(),
+        arguments.device.clone(),
+        "--dtype".to_owned(),
+        Precision::of_program().to_string(),
         "--out".to_owned(),
         text(job.folder.clone()),
     ];
@@ -250,9 +260,9 @@ fn command_line(job: &Job, out: &Path) -> Vec<String> {
     line
 }
 
-fn run_one(job: &Job, out: &Path, threads: usize) -> Result<()> {
+fn run_one(job: &Job, arguments: &AlgorithmsArguments, threads: usize) -> Result<()> {
     fs::create_dir_all(&job.folder)?;
-    let log_path = seed_folder(out, job.seed).join(format!(
+    let log_path = seed_folder(&arguments.out, job.seed).join(format!(
         "{}.log",
         job.folder
             .file_name()
@@ -260,7 +270,7 @@ fn run_one(job: &Job, out: &Path, threads: usize) -> Result<()> {
     ));
     let log = File::create(&log_path).with_context(|| log_path.display().to_string())?;
     let status = Command::new(std::env::current_exe()?)
-        .args(command_line(job, out))
+        .args(command_line(job, arguments))
         .arg("--resume")
         .env("RAYON_NUM_THREADS", threads.to_string())
         .stdout(Stdio::from(log.try_clone()?))

@@ -10,6 +10,7 @@ use togi_eval::{
     over_optimisation::{Fit, Form},
     report::Report,
 };
+use togi_policy::Precision;
 
 use super::{
     AlgorithmsArguments,
@@ -333,6 +334,8 @@ pub(crate) fn report(
         figures,
         environment: vec![
             ("Togi".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("Device".to_owned(), arguments.device.clone()),
+            ("Precision".to_owned(), Precision::of_program().to_string()),
             ("Cores".to_owned(), cores().to_string()),
             ("Runs at a time".to_owned(), arguments.jobs.to_string()),
         ],

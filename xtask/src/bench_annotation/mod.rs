@@ -47,6 +47,9 @@ pub(crate) struct AnnotationArguments {
     /// Fewer labels, rounds and held-out pairs.
     #[arg(long)]
     quick: bool,
+    /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU.
+    #[arg(long, default_value = "cpu")]
+    device: String,
 }
 
 /// Sizes.
@@ -144,20 +147,26 @@ pub(crate) fn run(arguments: &AnnotationArguments) -> Result<()> {
     };
     let started = Instant::now();
     let out = &arguments.out;
-    let sft = sft(out)?;
+    let sft = sft(arguments)?;
     let mut tracks = Vec::new();
     for seed in 0..seeds {
         tracks.extend(of_seed(&sft.decoder, &sft.tokenizer, seed, &settings, out)?);
     }
-    page::report(out, &settings, &tracks, started)
+    page::report(arguments, &settings, &tracks, started)
 }
 
 /// The model that every reward model starts from.
-fn sft(out: &Path) -> Result<Policy> {
-    let folder = out.join("models");
+fn sft(arguments: &AnnotationArguments) -> Result<Policy> {
+    let device = device::parse_to_train(&arguments.device)?;
+    let folder = arguments.out.join("models");
+    // The tracks of the folder are of these models, and computed as they are.
+    let config = format!(
+        "# models of seed 0{}\n",
+        device::of_results(&arguments.device)?
+    );
     let resume = folder.join("config.toml").exists();
-    let run = RunFolder::open(&folder, "# models of seed 0\n", resume)?;
-    let (device, mut bars) = (device::parse("cpu")?, Bars::new());
+    let run = RunFolder::open(&folder, &config, resume)?;
+    let mut bars = Bars::new();
     let mut stages = Stages {
         run: &run,
         device: &device,

@@ -1,6 +1,6 @@
 //! The tables, the figures and the page.
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, time::Instant};
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -10,9 +10,10 @@ use togi_eval::{
     figure::{Figure, Marks},
     report::Report,
 };
+use togi_policy::Precision;
 
 use super::{
-    Round, Settings, Track, WAYS,
+    AnnotationArguments, Round, Settings, Track, WAYS,
     needed::{Needed, jackknife, over_seeds},
 };
 
@@ -231,7 +232,7 @@ fn verdict(tracks: &[Track]) -> String {
 }
 
 pub(super) fn report(
-    out: &Path,
+    arguments: &AnnotationArguments,
     settings: &Settings,
     tracks: &[Track],
     started: Instant,
@@ -280,14 +281,16 @@ pub(super) fn report(
         config: format!("{settings:#?}"),
         environment: vec![
             ("Togi".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("Device".to_owned(), arguments.device.clone()),
+            ("Precision".to_owned(), Precision::of_program().to_string()),
             ("Seconds of all rounds".to_owned(), format!("{seconds:.0}")),
         ],
         ..Report::default()
     };
-    let path = out.join("report.html");
+    let path = arguments.out.join("report.html");
     fs::write(&path, page.html()?).with_context(|| path.display().to_string())?;
     let lines: Vec<String> = tracks.iter().flat_map(lines).collect();
-    let results = out.join("results.jsonl");
+    let results = arguments.out.join("results.jsonl");
     fs::write(&results, lines.concat()).with_context(|| results.display().to_string())?;
     println!(
         "Page: {}\nTime: {:.0} s",

@@ -44,7 +44,10 @@ struct Group {
     last_seen: Tensor<2, Int>,
 }
 
-static LAST: Last<(Arc<[Run]>, AttentionShape, Device), Arc<[Group]>> = Last::new();
+static LAST: Last<Of, Arc<[Group]>> = Last::new();
+
+/// What groups are made of.
+type Of = (Arc<[Run]>, AttentionShape, Device);
 
 fn groups_of(runs: &Arc<[Run]>, shape: AttentionShape, device: &Device) -> Arc<[Group]> {
     LAST.or_make(

@@ -7,7 +7,7 @@ use burn::backend::{
     tensor::{FloatTensor, IntTensor},
 };
 #[cfg(feature = "fusion")]
-use burn::tensor::Shape;
+use burn::tensor::{DType, Shape};
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::CubeBackend;
 
@@ -15,7 +15,8 @@ use super::swiglu as gates;
 use super::{
     adamw, few_rows,
     heads::{self, Layout},
-    kv_cache, matmul as products, rms_norm as norms, rotary as turns, softmax, squares,
+    kv_cache, logits as rows_of_logits, matmul as products, rms_norm as norms, rotary as turns,
+    softmax, squares,
 };
 use crate::adamw::Scalars;
 
@@ -24,7 +25,8 @@ fn column(shape: &Shape) -> Shape {
     Shape::new([shape[0], 1])
 }
 
-/// What [`CubeBackend`] computes with kernels of ours. Tensors are float32 and off autodiff.
+/// What [`CubeBackend`] computes with kernels of ours. Tensors are float32, but for `togi_widened`'s, and off
+/// autodiff.
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub(crate) trait GpuKernels: Backend {
     #[fusion(meta = |param: &TensorSpec, _: &TensorSpec, m: &TensorSpec, v: &TensorSpec, _: &Scalars| (param.clone(), m.clone(), v.clone()))]
@@ -58,7 +60,7 @@ pub(crate) trait GpuKernels: Backend {
         eps: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    #[fusion(dtype = x, shape = Shape::new([1, x[1]]))]
+    #[fusion(dtype = x, shape = Shape::new([norms::parts(x[0]), x[1]]))]
     fn togi_rms_norm_to_weight(
         x: FloatTensor<Self>,
         grad: FloatTensor<Self>,
@@ -93,6 +95,21 @@ pub(crate) trait GpuKernels: Backend {
     #[fusion(dtype = shares, shape = shares)]
     fn togi_softmax_backward(
         shares: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(dtype = logits, shape = Shape::new([3, logits[0]]))]
+    fn togi_selected(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(dtype = logits, shape = logits)]
+    fn togi_selected_backward(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
         grad: FloatTensor<Self>,
         scale: f32,
     ) -> FloatTensor<Self>;
@@ -138,6 +155,9 @@ pub(crate) trait GpuKernels: Backend {
 
     #[fusion(dtype = a, shape = products::shape_of(a, b))]
     fn togi_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    #[fusion(meta = |a: &TensorSpec, b: &TensorSpec| TensorSpec::new(products::shape_of(&a.shape, &b.shape), DType::F32))]
+    fn togi_widened(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 impl GpuKernels for CubeBackend {
@@ -221,6 +241,23 @@ impl GpuKernels for CubeBackend {
         softmax::backward(shares, grad, scale)
     }
 
+    fn togi_selected(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        rows_of_logits::selected(logits, targets, scale)
+    }
+
+    fn togi_selected_backward(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        grad: FloatTensor<Self>,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        rows_of_logits::gradient(logits, targets, grad, scale)
+    }
+
     fn togi_by_head(
         x: FloatTensor<Self>,
         tokens: IntTensor<Self>,
@@ -268,6 +305,10 @@ impl GpuKernels for CubeBackend {
     fn togi_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
         products::product(a, b)
     }
+
+    fn togi_widened(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        products::widened(a, b)
+    }
 }
 
 /// One step of AdamW: parameter, first and second moment.
@@ -308,7 +349,7 @@ pub(super) fn rms_norm_to_x(
     (Tensor::from_dispatch(d_x), Tensor::from_dispatch(scales))
 }
 
-/// The gradient of its weight.
+/// The gradient of its weight, by parts of the rows.
 pub(super) fn rms_norm_to_weight(x: Tensor<2>, grad: Tensor<2>, scales: Tensor<2>) -> Tensor<2> {
     let [x, grad, scales] = [x, grad, scales].map(Tensor::into_dispatch);
     Tensor::from_dispatch(Dispatch::togi_rms_norm_to_weight(x, grad, scales))
@@ -348,6 +389,26 @@ pub(super) fn softmax_up_to(scores: Tensor<4>, last_seen: Tensor<2, Int>, scale:
 pub(super) fn softmax_backward(shares: Tensor<4>, grad: Tensor<4>, scale: f32) -> Tensor<4> {
     let (shares, grad) = (shares.into_dispatch(), grad.into_dispatch());
     Tensor::from_dispatch(Dispatch::togi_softmax_backward(shares, grad, scale))
+}
+
+/// Log-probabilities of a target a row, entropies and collisions, `[3, rows]`, under `softmax(logits * scale)`.
+pub(super) fn selected(logits: Tensor<2>, targets: Tensor<1, Int>, scale: f32) -> Tensor<2> {
+    let (logits, targets) = (logits.into_dispatch(), targets.into_dispatch());
+    Tensor::from_dispatch(Dispatch::togi_selected(logits, targets, scale))
+}
+
+/// The gradient of [`selected`]'s logits, all in a vector, where they are if nobody else holds them.
+pub(super) fn selected_backward(
+    logits: Tensor<1>,
+    targets: Tensor<1, Int>,
+    grad: Tensor<2>,
+    scale: f32,
+) -> Tensor<1> {
+    let (logits, targets) = (logits.into_dispatch(), targets.into_dispatch());
+    let grad = grad.into_dispatch();
+    Tensor::from_dispatch(Dispatch::togi_selected_backward(
+        logits, targets, grad, scale,
+    ))
 }
 
 /// Rows of tokens by head ([`heads::Places::by_head`]).
@@ -407,4 +468,10 @@ pub(crate) fn few_rows(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 pub(super) fn matmul<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
     let (a, b) = (a.into_dispatch(), b.into_dispatch());
     Tensor::from_dispatch(Dispatch::togi_matmul(a, b))
+}
+
+/// `a · b` of matrices in a lower precision, in float32.
+pub(super) fn widened<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    let (a, b) = (a.into_dispatch(), b.into_dispatch());
+    Tensor::from_dispatch(Dispatch::togi_widened(a, b))
 }

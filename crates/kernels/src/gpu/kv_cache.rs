@@ -1,6 +1,6 @@
 //! Keys and values of sequences that are being generated, and attention over them, on a GPU.
 
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, s};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
@@ -21,7 +21,10 @@ pub(crate) struct Cache {
     layout: Layout,
 }
 
-static LAST: Last<(Vec<(usize, usize)>, Device), Tensor<1, Int>> = Last::new();
+static LAST: Last<Of, Tensor<1, Int>> = Last::new();
+
+/// What places are made of.
+type Of = (Vec<(usize, usize)>, Device);
 
 /// Slot and position of each row.
 fn places_of(rows: &[(usize, usize)], device: &Device) -> Tensor<1, Int> {
@@ -63,7 +66,7 @@ impl Cache {
             let start = (slot * self.layout.len + position) * width;
             let size = tokens * width;
             let old = store.take().expect("put back after each write");
-            *store = Some(old.slice_assign([start..start + size], new.reshape([size])));
+            *store = Some(old.slice_assign(s![start..start + size], new.reshape([size])));
         }
     }
 

@@ -3,9 +3,14 @@
 
 use std::{ops::Range, sync::Arc};
 
-use burn::tensor::{Int, Tensor, TensorData, activation};
+use burn::tensor::{Int, Tensor};
 
-use super::{GpuOp, apply, matmul::Factor};
+use super::{
+    GpuOp, apply,
+    extension::{selected, selected_backward},
+    heads::indices,
+    matmul::Factor,
+};
 use crate::{
     log_probs::{LOGITS_AT_ONCE, SelectedLogProbs},
     precision::Precision,
@@ -22,7 +27,7 @@ pub(crate) fn selected_log_probs(
     let op = Remade {
         precision,
         targets: targets.clone(),
-        temperature,
+        scale: (1.0 / temperature) as f32,
     };
     SelectedLogProbs::of_rows(apply(op, [hidden, head]))
 }
@@ -31,7 +36,7 @@ pub(crate) fn selected_log_probs(
 struct Remade {
     precision: Precision,
     targets: Arc<[u32]>,
-    temperature: f64,
+    scale: f32,
 }
 
 impl Remade {
@@ -41,26 +46,14 @@ impl Remade {
         starts.map(move |start| start..tokens.min(start + rows))
     }
 
-    /// The targets of a block, `[rows, 1]`.
-    fn ids(&self, block: &Range<usize>, like: &Tensor<2>) -> Tensor<2, Int> {
+    fn ids(&self, block: &Range<usize>, like: &Tensor<2>) -> Tensor<1, Int> {
         let ids = self.targets[block.clone()].iter().map(|t| *t as i32);
-        let ids = TensorData::new(ids.collect::<Vec<i32>>(), [block.len(), 1]);
-        Tensor::from_data(ids, &like.device())
+        indices(ids.collect(), &like.device())
     }
 
     fn factor(&self, x: Tensor<2>) -> Factor<2> {
         Factor::new(self.precision, x)
     }
-
-    /// Log-probabilities of all tokens in some rows.
-    fn all(&self, rows: &Factor<2>, head: &Factor<2>) -> Tensor<2> {
-        let logits = rows.product(&head.transpose());
-        activation::log_softmax(logits / self.temperature, 1)
-    }
-}
-
-fn entropy(all: &Tensor<2>) -> Tensor<2> {
-    (all.clone().exp() * all.clone()).sum_dim(1).neg()
 }
 
 impl GpuOp<2, 2> for Remade {
@@ -69,16 +62,12 @@ impl GpuOp<2, 2> for Remade {
         let head = self.factor(head);
         let parts = self.blocks(vocabulary).map(|block| {
             let rows = self.factor(hidden.clone().slice([block.clone()]));
-            let all = self.all(&rows, &head);
-            let selected = all.clone().gather(1, self.ids(&block, &hidden));
-            let collision = (all.clone() * 2.0).exp().sum_dim(1).log();
-            Tensor::cat(vec![selected, entropy(&all), collision], 1)
+            let logits = rows.product(&head.transpose());
+            selected(logits, self.ids(&block, &hidden), self.scale)
         });
-        Tensor::cat(parts.collect(), 0).transpose()
+        Tensor::cat(parts.collect(), 1)
     }
 
-    /// With `p = softmax(logits / T)` and `h` its entropy, the logits' gradient is
-    /// `(g_logp (1_target - p) - g_entropy p (log p + h)) / T`.
     fn backward(
         &self,
         inputs: [Option<Tensor<2>>; 2],
@@ -86,25 +75,16 @@ impl GpuOp<2, 2> for Remade {
         wanted: [bool; 2],
     ) -> [Option<Tensor<2>>; 2] {
         let [hidden, head] = inputs.map(|input| input.expect("both are kept"));
-        let ([vocabulary, _], device) = (head.dims(), head.device());
+        let [vocabulary, _] = head.dims();
         let head = self.factor(head);
         let (mut to_hidden, mut to_head) = (Vec::new(), None);
-        let grad = grad.transpose();
-        let tokens = Tensor::<1, Int>::arange(0..vocabulary as i64, &device);
         for block in self.blocks(vocabulary) {
             let rows = self.factor(hidden.clone().slice([block.clone()]));
-            let all = self.all(&rows, &head);
-            let of = |column: usize| grad.clone().slice([block.clone(), column..column + 1]);
-            let is_target = tokens
-                .clone()
-                .unsqueeze::<2>()
-                .expand(all.dims())
-                .equal(self.ids(&block, &hidden).expand(all.dims()))
-                .float();
-            let p = all.clone().exp();
-            let d_logps = (is_target - p.clone()) * of(0);
-            let d_entropy = p * (all.clone() + entropy(&all)) * of(1);
-            let d = self.factor((d_logps - d_entropy) / self.temperature);
+            let logits = rows.product(&head.transpose()).flatten::<1>(0, 1);
+            let grad = grad.clone().slice([0..3, block.clone()]);
+            let ids = self.ids(&block, &hidden);
+            let d = selected_backward(logits, ids, grad, self.scale);
+            let d = self.factor(d.reshape([block.len(), vocabulary]));
             if wanted[0] {
                 to_hidden.push(d.product(&head));
             }

@@ -4,8 +4,13 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::backend::{DispatchDevice, cubecl::dtype_to_storage_type};
 use burn::cubecl::tf32;
-use burn::tensor::{Device, FloatDType, Shape, Tensor};
-use burn_cubecl::{CubeTuneId, tensor::CubeTensor};
+use burn::tensor::{DType, Device, Shape, Tensor};
+use burn_cubecl::{
+    CubeTuneId,
+    kernel::{self, matmul::MatmulStrategy},
+    ops::numeric::{empty_device_contiguous_dtype, zeros_client},
+    tensor::CubeTensor,
+};
 use cubecl::{
     prelude::*,
     tune::{LocalTuner, Tunable, TunableSet, local_tuner},
@@ -36,8 +41,8 @@ use super::{
 };
 use crate::precision::Precision;
 
-/// True where Burn's product of this and another tensor may round both to TF32: Burn tries kernels and takes the
-/// fastest, and has no switch for it.
+/// True where Burn's product of this and another tensor may round both to TF32: it takes tensor cores where they are, and
+/// has no switch for that.
 pub(crate) fn rounds<const D: usize>(tensor: &Tensor<D>) -> bool {
     /// The devices that were asked, and what they said.
     static ASKED: Mutex<Vec<(Device, bool)>> = Mutex::new(Vec::new());
@@ -93,6 +98,14 @@ fn launch(strategy: &Strategy, operands: Operands) -> Result<(), String> {
 }
 
 fn launch_only(strategy: &Strategy, (a, b, out): Operands) -> Result<(), String> {
+    let inner = a.meta.shape()[a.meta.num_dims() - 1];
+    let plane = out.client.properties().hardware.plane_size_max as usize;
+    if matches!(strategy, Strategy::Gemm(_)) && !inner.is_multiple_of(plane.max(1)) {
+        // It would say so itself, after it had copied both factors.
+        return Err(format!(
+            "an inner size of {inner} is cut by planes of {plane}"
+        ));
+    }
     let dtype = dtype_to_storage_type(out.dtype);
     let mut elements = MatmulElems::from_globals(&MatmulGlobalElems {
         lhs: dtype,
@@ -165,6 +178,19 @@ pub(super) fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
     out
 }
 
+/// `a · b` of matrices in a lower precision, in float32: sums are not rounded.
+pub(super) fn widened(a: CubeTensor, b: CubeTensor) -> CubeTensor {
+    let shape = shape_of(a.meta.shape(), b.meta.shape());
+    let inner = a.meta.shape()[a.meta.num_dims() - 1];
+    let (client, device) = (a.client.clone(), a.device.clone());
+    if inner == 0 {
+        return zeros_client(client, device, shape, DType::F32);
+    }
+    let out = empty_device_contiguous_dtype(client, device, shape, DType::F32);
+    kernel::matmul::matmul(a, b, Some(out), MatmulStrategy::default(), DType::F32)
+        .expect("some kernel takes all matrices")
+}
+
 /// [`matmul`](crate::matmul()) as it is where products round to TF32, on any GPU.
 pub fn matmul_in_units<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
     apply(InUnits, [a, b])
@@ -218,9 +244,9 @@ impl<const D: usize> Factor<D> {
         if rounds(&a) {
             return extension::matmul(a, b);
         }
-        match FloatDType::from(a.dtype()) {
-            FloatDType::F32 => a.matmul(b),
-            _ => a.matmul(b).cast(FloatDType::F32),
+        match a.dtype() {
+            DType::F32 => a.matmul(b),
+            _ => extension::widened(a, b),
         }
     }
 }

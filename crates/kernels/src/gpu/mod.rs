@@ -27,6 +27,7 @@ mod last;
 mod launch;
 pub(crate) mod linear;
 pub(crate) mod log_probs;
+mod logits;
 pub(crate) mod matmul;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;

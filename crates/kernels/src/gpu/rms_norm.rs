@@ -189,8 +189,12 @@ pub(super) fn to_x(
 /// Columns of a cube that adds up rows; `UNITS / COLUMNS` rows at a time.
 const COLUMNS: usize = 32;
 
-// dw = Σ over rows of s x∘dy.
+/// Rows of a part of them, whose sum is a number of its own: a norm of heads has few columns and many rows.
+const PART: usize = 1 << 12;
+
+// dw = Σ over rows of s x∘dy, by parts.
 #[cube(launch)]
+#[allow(clippy::too_many_arguments)]
 fn gradient_of_weight(
     x: &[f32],
     grad: &[f32],
@@ -198,13 +202,16 @@ fn gradient_of_weight(
     out: &mut [f32],
     tokens: usize,
     width: usize,
+    blocks: usize,
 ) {
     let unit = UNIT_POS as usize;
-    let column = CUBE_POS * COLUMNS + unit % COLUMNS;
+    let part = CUBE_POS / blocks;
+    let column = CUBE_POS % blocks * COLUMNS + unit % COLUMNS;
+    let end = min(tokens, (part + 1) * PART);
     let mut sum = 0.0f32;
     if column < width {
-        let mut row = unit / COLUMNS;
-        while row < tokens {
+        let mut row = part * PART + unit / COLUMNS;
+        while row < end {
             let i = row * width + column;
             sum += scales[row] * x[i] * grad[i];
             row += UNITS / COLUMNS;
@@ -213,26 +220,34 @@ fn gradient_of_weight(
     let mut sums = Shared::<[f32]>::new_slice(UNITS);
     sums[unit] = sum;
     sync_cube();
-    if unit < COLUMNS && column < width {
+    // The last line of the grid has cubes of no part.
+    if unit < COLUMNS && column < width && part * PART < tokens {
         let mut total = 0.0f32;
-        let mut part = unit;
-        while part < UNITS {
-            total += sums[part];
-            part += COLUMNS;
+        let mut i = unit;
+        while i < UNITS {
+            total += sums[i];
+            i += COLUMNS;
         }
-        out[column] = total;
+        out[part * width + column] = total;
     }
 }
 
-/// The gradient of the weight `[1, width]`, from the rows' scales.
+/// How many parts so many rows have.
+pub(super) fn parts(tokens: usize) -> usize {
+    tokens.div_ceil(PART).max(1)
+}
+
+/// The gradient of the weight by parts of the rows, `[parts, width]`, from the rows' scales.
 pub(super) fn to_weight(x: CubeTensor, grad: CubeTensor, scales: CubeTensor) -> CubeTensor {
     let (x, grad, scales) = (rows(x), rows(grad), rows(scales));
     let [tokens, width] = x.meta.shape().dims();
+    let parts = parts(tokens);
     if tokens * width == 0 {
-        return zeros(&x, [1, width].into());
+        return zeros(&x, [parts, width].into());
     }
-    let out = empty(&x, [1, width].into());
-    let (cubes, dim) = for_each_row(width.div_ceil(COLUMNS));
+    let out = empty(&x, [parts, width].into());
+    let blocks = width.div_ceil(COLUMNS);
+    let (cubes, dim) = for_each_row(parts * blocks);
     gradient_of_weight::launch(
         &x.client.clone(),
         cubes,
@@ -243,6 +258,7 @@ pub(super) fn to_weight(x: CubeTensor, grad: CubeTensor, scales: CubeTensor) -> 
         out.clone().into_buffer_arg(),
         tokens,
         width,
+        blocks,
     );
     out
 }
@@ -268,7 +284,10 @@ impl GpuOp<2, 2> for RmsNorm {
         let (d_x, scales) = rms_norm_to_x(x.clone(), weight, grad.clone(), self.eps);
         [
             wanted[0].then_some(d_x),
-            wanted[1].then(|| rms_norm_to_weight(x, grad, scales)),
+            wanted[1].then(|| match rms_norm_to_weight(x, grad, scales) {
+                whole if whole.dims()[0] == 1 => whole,
+                parts => parts.sum_dim(0),
+            }),
         ]
     }
 }

@@ -70,7 +70,10 @@ pub(crate) struct Rotary {
     sin: Tensor<2>,
 }
 
-static LAST: Last<(Arc<[u32]>, Arc<[f32]>, Device), Rotary> = Last::new();
+static LAST: Last<Of, Rotary> = Last::new();
+
+/// What angles are made of.
+type Of = (Arc<[u32]>, Arc<[f32]>, Device);
 
 impl Rotary {
     /// For tokens at these positions, from tables of `half` cosines and sines for each position.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use burn::tensor::Device;
-use togi_kernels::{DeviceMemory, device_memory};
+use togi_kernels::{DeviceMemory, device_memory, is_cpu};
 
 use crate::error::TrainError;
 
@@ -33,7 +33,7 @@ impl Available {
 /// computes on. The user's limit counts where it is the smaller. A tenth of a GPU's memory is left to its driver and to
 /// what an estimate is off; what other programs use of it is left out where the driver tells.
 pub fn available(device: &Device, limit: Option<u64>) -> Available {
-    let found = if *device == Device::flex() {
+    let found = if is_cpu(device) {
         system()
     } else {
         of_gpu(device)
@@ -134,7 +134,7 @@ pub fn peak() -> Option<u64> {
 /// device's pools had reserved at most when it was asked for; the optimiser asks in each step.
 pub fn peak_of(device: &Device) -> Option<u64> {
     static SEEN: Mutex<Vec<(Device, u64)>> = Mutex::new(Vec::new());
-    if *device == Device::flex() {
+    if is_cpu(device) {
         return peak();
     }
     let now = reserved(device)?;
@@ -150,15 +150,16 @@ pub fn peak_of(device: &Device) -> Option<u64> {
 /// Sees what a GPU's pools have reserved now: they give some of it back later. Does nothing on the CPU, whose system
 /// sees it by itself.
 pub(crate) fn note_peak(device: &Device) {
-    if *device != Device::flex() {
+    if !is_cpu(device) {
         peak_of(device);
     }
 }
 
-/// What a GPU's pools have reserved.
-pub(super) fn reserved(device: &Device) -> Option<u64> {
-    let usage = device.memory_pool_usage()?;
-    Some(usage.bytes_reserved)
+/// What a GPU's pools have reserved now, in bytes, where it is told. What is read back goes through buffers of the
+/// host's, which are none of it.
+pub fn reserved(device: &Device) -> Option<u64> {
+    let pools = device.memory_pool_report()?;
+    Some(pools.iter().map(|pool| pool.pages * pool.page_size).sum())
 }
 
 /// The memory that this process uses now, in bytes, where the system tells.

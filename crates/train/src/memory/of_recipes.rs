@@ -1,6 +1,6 @@
 //! What each recipe asks of memory. The model is given as it is before an adapter is added.
 
-use burn::tensor::Device;
+use togi_kernels::is_cpu;
 use togi_policy::{Decoder, Precision, WeightFormat};
 
 use super::{Demand, Form, Sizes, Work};
@@ -20,7 +20,7 @@ const LOOKED_AT: usize = 32;
 
 impl Demand {
     fn of(decoder: &Decoder, work: Work) -> Self {
-        let on_cpu = *decoder.device() == Device::flex();
+        let on_cpu = is_cpu(decoder.device());
         Self {
             config: decoder.config.clone(),
             parameters: decoder.params.count().0,
@@ -38,6 +38,7 @@ impl Demand {
             work,
             drawing: None,
             form: if on_cpu { Form::Fused } else { Form::Composed },
+            precision: decoder.precision,
         }
     }
 
@@ -54,7 +55,7 @@ impl Demand {
             sides,
             seed,
             steps: train.max_steps,
-            looked_at,
+            looked_at: looked_at.min(train.eval_samples),
         };
         Self {
             batch: train.batch_size,

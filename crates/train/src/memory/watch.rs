@@ -1,11 +1,11 @@
 //! Watching a run's memory between its steps.
 
 use burn::tensor::Device;
-use togi_kernels::give_back_freed_memory;
+use togi_kernels::{give_back_freed_memory, is_cpu};
 
 use super::{
-    Available, Demand, Keys, OfStage, available, available::reserved, human, peak_of,
-    refusal::after_refusal, resident,
+    Available, Demand, Keys, OfStage, available, human, peak_of, refusal::after_refusal, reserved,
+    resident,
 };
 
 /// What a run may use, and what to say when that is not enough.
@@ -63,6 +63,11 @@ impl Watch {
             before: 0,
             reached: (0, 0),
         }
+    }
+
+    /// What was estimated; none where nothing is watched.
+    pub fn estimate(&self) -> Option<u64> {
+        self.device.as_ref().map(|_| self.estimate)
     }
 
     /// Before the start: what to say where more is asked for than there is.
@@ -123,7 +128,7 @@ impl Watch {
     pub(crate) fn short(&self) -> Option<String> {
         let device = self.device.as_ref()?;
         let most = peak_of(device)?;
-        let now = match *device == Device::flex() {
+        let now = match is_cpu(device) {
             true => resident()?,
             false => reserved(device)?,
         };
@@ -148,7 +153,7 @@ impl Watch {
                 "the run uses more memory than --memory-limit {limit}."
             ));
         }
-        if *device != Device::flex() {
+        if !is_cpu(device) {
             return None;
         }
         // The next step will need what the largest so far did.

@@ -11,15 +11,14 @@ use std::{
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use togi_policy::{Precision, adapter};
+use togi_policy::{Precision, adapter, source::Source};
 
 use self::{
     row::{COMPLETIONS, Measured, PAIRS, PROMPT, Place, RANK, Row},
     table::Line,
 };
 use super::{
-    Common, at_least_one, device, load, offline, online::GROUP, pairs, sampling::random_prompts,
-    stolen,
+    at_least_one, device, offline, online::GROUP, pairs, sampling::random_prompts, stolen,
 };
 
 #[derive(Args)]
@@ -63,8 +62,6 @@ struct Runs {
 pub(crate) fn run(arguments: &PeerArguments) -> Result<()> {
     let precision = Precision::of_program();
     let gpu = device::of_pytorch(&arguments.device)?;
-    // Is refused before anything runs where it is not there.
-    device::parse(&arguments.device)?;
     let rows: Vec<Row> = Row::value_variants()
         .iter()
         .copied()
@@ -72,6 +69,11 @@ pub(crate) fn run(arguments: &PeerArguments) -> Result<()> {
         // The small decoder is float32 on both sides.
         .filter(|row| *row != Row::Tiny || precision == Precision::F32)
         .collect();
+    // Is refused before anything runs where it is not there, or cannot do what the rows do.
+    match rows.iter().all(|row| row.sampled().is_some()) {
+        true => device::parse(&arguments.device)?,
+        false => device::parse_to_train(&arguments.device)?,
+    };
     let folder = tempfile::tempdir()?;
     let place = Place {
         python: arguments.python.clone(),
@@ -143,12 +145,7 @@ pub(crate) fn run(arguments: &PeerArguments) -> Result<()> {
 
 /// Writes what the programs work on.
 fn prepare(rows: &[Row], data: &Path, place: &Place) -> Result<()> {
-    let common = Common {
-        model: place.model.clone(),
-        device: "cpu".to_owned(),
-        json: true,
-    };
-    let mut policy = load(&common)?;
+    let mut policy = Source::parse(&place.model)?.load(&device::cpu(), 0)?;
     let tokenizer = &policy.tokenizer;
     if rows.iter().any(|row| row.reads_pairs()) {
         let pairs = pairs::pairs(data, tokenizer, 512, PAIRS * place.steps)?;

@@ -138,7 +138,8 @@ impl Place {
         command.arg(self.scripts.join(name));
         if let Some(gpu) = self.gpu {
             // TRL would use all that it sees.
-            command.env("CUDA_VISIBLE_DEVICES", gpu.to_string());
+            let inherited = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+            command.env("CUDA_VISIBLE_DEVICES", seen(inherited.as_deref(), gpu));
             command.env("TOGI_PEERS_DEVICE", "cuda");
         }
         command
@@ -153,6 +154,12 @@ impl Place {
         }
         Ok(command)
     }
+}
+
+/// CUDA's name of the GPU that is the n-th of those that this process sees.
+fn seen(inherited: Option<&str>, gpu: usize) -> String {
+    let entry = inherited.and_then(|list| list.split(',').nth(gpu));
+    entry.map_or_else(|| gpu.to_string(), |entry| entry.trim().to_owned())
 }
 
 impl Row {
@@ -463,6 +470,13 @@ mod tests {
         assert!(agree(Row::Grpo, (2048, 0.7, 2.0), ours).is_err());
         assert!(agree(Row::Grpo, (2048, 0.5, 4.0), ours).is_err());
         assert!(agree(Row::Ppo, (2048, 0.5, 4.0), ours).is_ok());
+    }
+
+    #[test]
+    fn python_sees_the_gpu_that_togi_counts_in_what_it_sees() {
+        assert_eq!(seen(None, 1), "1");
+        assert_eq!(seen(Some("2"), 0), "2");
+        assert_eq!(seen(Some("3, GPU-8f2c"), 1), "GPU-8f2c");
     }
 
     #[test]

@@ -1,0 +1,48 @@
+//! What CubeCL's pools reserve on a GPU for what is asked of them: whole pages.
+
+use super::{Demand, FLOAT, Work};
+
+const MEBIBYTE: u64 = 1 << 20;
+/// Tensors of up to so many numbers have pages of their own.
+const SMALL: usize = 1 << 14;
+/// Those are of so many bytes.
+const SMALL_PAGE: u64 = 8 * MEBIBYTE;
+
+impl Demand {
+    /// Bytes of the pages that so many bytes of tensors are on, but for the tensors. A page is of the largest of them
+    /// and a mebibyte more.
+    pub(super) fn pages_not_filled(&self, asked: u64) -> u64 {
+        let page = (self.largest_tensor() + MEBIBYTE).next_multiple_of(MEBIBYTE);
+        let small = (self.in_small_tensors() as u64 * FLOAT).min(asked);
+        let pages = (asked - small).next_multiple_of(page);
+        pages + small.max(1).next_multiple_of(SMALL_PAGE) - asked
+    }
+
+    /// Bytes of the largest tensor: a matrix, or a block of logits.
+    fn largest_tensor(&self) -> u64 {
+        let config = &self.config;
+        let matrix = config.vocab_size.max(config.intermediate_size) * config.hidden_size;
+        let (_, scored, _) = self.largest();
+        let scored = match &self.work {
+            Work::Fixed { .. } => scored,
+            Work::Drawn {
+                new,
+                scored: at_once,
+                ..
+            } => scored.max(at_once * new),
+        };
+        matrix.max(self.block_of_logits(scored)) as u64 * FLOAT
+    }
+
+    /// Numbers in the small matrices of an adapter, which is all that lasts in small tensors unless the model is small
+    /// as a whole; their gradients and moments are as small.
+    fn in_small_tensors(&self) -> usize {
+        let Some(lora) = &self.lora else { return 0 };
+        let of = |module: &String| {
+            let (inner, outer) = self.linear(module);
+            let matrices = [lora.r * inner, lora.r * outer].into_iter();
+            matrices.filter(|numbers| *numbers <= SMALL).sum::<usize>()
+        };
+        4 * self.config.num_hidden_layers * lora.target_modules.iter().map(of).sum::<usize>()
+    }
+}
