@@ -65,11 +65,7 @@ impl TrainArguments {
         demand: impl FnOnce(&C, &Device) -> Result<Demand>,
     ) -> Result<C> {
         self.settle_stages(defaults, |config, device| {
-            Ok(vec![OfStage {
-                name: "",
-                keys: self.keys(),
-                demand: demand(config, device)?,
-            }])
+            Ok(vec![self.of_stage(demand(config, device)?)])
         })
     }
 
@@ -153,6 +149,15 @@ impl TrainArguments {
     }
 
     /// What a recipe of one stage calls the settings that memory depends on.
+    /// The only stage of a recipe.
+    pub(crate) fn of_stage(&self, demand: Demand) -> OfStage {
+        OfStage {
+            name: "",
+            keys: self.keys(),
+            demand,
+        }
+    }
+
     pub(crate) fn keys(&self) -> Keys {
         match self.recipe.is_online() {
             true => Keys::drawn(""),

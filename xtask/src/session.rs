@@ -22,7 +22,7 @@ use togi_train::{
     config::{DataSection, LoopSection, OptimSection},
     data::{DataSource, LabRows, Samples, samples},
     lab_defaults,
-    memory::{self, Demand, Keys, Watch, Watching},
+    memory::{self, Demand, Keys, OfStage, Watch, Watching},
     offline::{self, Objective, Stage},
     preference::{Preference, PreferenceConfig},
     stages::{self, Stages},
@@ -112,31 +112,26 @@ impl Session {
         Ok(objective)
     }
 
-    /// Loads what scores, within what the run may use of memory; the demand is that of a run with so many numbers in
-    /// the models that score.
+    /// Loads what scores, within what the run may use of memory: as `asks` with so many numbers in the models that score.
     pub(crate) fn scorers(
         &mut self,
         arguments: &TrainArguments,
         policy: &Policy,
         seed: u64,
-        demand: impl Fn(usize) -> Demand,
+        asks: impl Fn(usize) -> OfStage,
     ) -> Result<Scorers> {
-        let keys = arguments.keys();
-        self.watches(
-            &demand(arguments.reward_parameters(policy)),
-            &keys,
-            arguments,
-        )?;
+        self.watch_over(&asks(arguments.reward_parameters(policy)), arguments)?;
         let device = self.device.clone();
         let load = || arguments.scorer.load(&policy.tokenizer, &device, seed);
         let mut stage = self.stage(seed);
         let models = stage.within_memory(stage.name, |_| Ok(load()))??;
         // Now their size is known.
-        self.watches(&demand(models.parameters()), &keys, arguments)?;
+        let asked = asks(models.parameters());
+        self.watches(&asked.demand, &asked.keys, arguments)?;
         Ok(models)
     }
 
-    /// Sets what the run may use of memory; tells if that is less than it will need, once.
+    /// Sets what the run may use of memory; tells if that is less than it will need.
     pub(crate) fn watches(
         &mut self,
         demand: &Demand,
@@ -144,12 +139,17 @@ impl Session {
         arguments: &TrainArguments,
     ) -> Result<()> {
         let limit = arguments.memory.limit()?;
-        let told = self.watch.warning(&self.recipe);
         self.watch = Watch::new(demand, keys, &self.device, limit);
-        let warning = self.watch.warning(&self.recipe);
-        if let Some(text) = warning.as_ref().filter(|_| warning != told) {
-            self.bars.on(Event::Message(text));
+        if let Some(text) = self.watch.warning(&self.recipe) {
+            self.bars.on(Event::Message(&text));
         }
+        Ok(())
+    }
+
+    /// The same, and tells nothing: it was told, or is going to be known better.
+    pub(crate) fn watch_over(&mut self, asked: &OfStage, arguments: &TrainArguments) -> Result<()> {
+        let limit = arguments.memory.limit()?;
+        self.watch = Watch::new(&asked.demand, &asked.keys, &self.device, limit);
         Ok(())
     }
 

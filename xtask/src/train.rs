@@ -437,14 +437,13 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
     let mut session = arguments.open(&config)?;
     let mut policy = session.start(arguments, seed)?;
     let start = arguments.compared(&policy);
-    let scorer = &arguments.scorer;
-    let models = scorer.load(&policy.tokenizer, &session.device, seed)?;
-    let rewards = models.parameters();
-    let reward = scorer.combined(models, settings.train.micro_batch_size);
     let prompts = session.prompts(&source, &settings.data, &policy, seed)?;
     let (decoder, tokenizer) = (&policy.decoder, &policy.tokenizer);
-    let asked = OfStage::rso(&config, decoder, rewards, &sizes(&prompts.train));
-    session.watches(&asked.demand, &asked.keys, arguments)?;
+    let asks = |rewards| OfStage::rso(&config, decoder, rewards, &sizes(&prompts.train));
+    let models = session.scorers(arguments, &policy, seed, asks)?;
+    let asked = asks(models.parameters());
+    let scorer = &arguments.scorer;
+    let reward = scorer.combined(models, settings.train.micro_batch_size);
     let mut stage = session.stage(seed);
     let pairs = rso::pairs(
         &mut stage,
@@ -460,7 +459,7 @@ fn run_rso(arguments: &TrainArguments) -> Result<()> {
         policy.decoder.add_lora(lora.clone(), seed)?;
     }
     let (optim, train) = (&settings.optim, &settings.train);
-    session.watches(&asked.demand, &asked.keys, arguments)?;
+    session.watch_over(&asked, arguments)?;
     let last = session.learn(&mut policy, &mut objective, optim, train, seed)?;
     session.finish_run(
         &policy,
@@ -480,7 +479,8 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
     let start = arguments.compared(&policy);
     let data = session.prompts(&source, &config.data, &policy, config.seed)?;
     let demand = |rewards| Demand::ppo(&config, &policy.decoder, rewards, &sizes(&data.train));
-    let models = session.scorers(arguments, &policy, config.seed, demand)?;
+    let asks = |rewards| arguments.of_stage(demand(rewards));
+    let models = session.scorers(arguments, &policy, config.seed, asks)?;
     let mut value = match (models.models.first(), config.value_init) {
         (Some(decoder), ValueInit::RewardModel) => decoder.clone(),
         _ => policy.decoder.with_score_head(None)?,
@@ -559,7 +559,8 @@ fn run_online<A: OnlineAlgorithm>(
     let start = arguments.compared(&policy);
     let data = session.prompts(&source, &config.data, &policy, config.seed)?;
     let demand = |rewards| Demand::online(&config, &policy.decoder, rewards, &sizes(&data.train));
-    let models = session.scorers(arguments, &policy, config.seed, demand)?;
+    let asks = |rewards| arguments.of_stage(demand(rewards));
+    let models = session.scorers(arguments, &policy, config.seed, asks)?;
     let reward = arguments.scorer.combined(models, config.micro_batch_size);
     let reference = policy.decoder.clone();
     if let Some(lora) = &config.lora {

@@ -52,20 +52,16 @@ pub fn linear_in(precision: Precision, x: impl Into<Activation>, weight: Tensor<
     linear_composed(precision, x, weight)
 }
 
-/// [`linear_in`] for sampling, off autodiff: on a GPU few rows in float32 have a kernel of their own, in which a row's
-/// result does not depend on the others.
+/// [`linear_in`] for sampling, off autodiff: on a GPU few rows have a kernel of their own, in which a row's result does not
+/// depend on the others, and which rounds what it reads.
 ///
 /// # Panics
 /// When the inner sizes differ.
 pub fn linear_for_sampling(precision: Precision, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     #[cfg(feature = "gpu")]
-    if precision == Precision::F32
-        && x.dims()[0] <= gpu::few_rows::FEW
-        && gpu::on_gpu_alone(&x)
-        && gpu::on_gpu_alone(&weight)
-    {
+    if x.dims()[0] <= gpu::few_rows::FEW && gpu::on_gpu_alone(&x) && gpu::on_gpu_alone(&weight) {
         check_inner(&x, &weight);
-        return gpu::extension::few_rows(x, weight);
+        return gpu::extension::few_rows(x, weight, precision);
     }
     linear_in(precision, x, weight)
 }

@@ -136,91 +136,100 @@ fn linear_matches() {
     }
 }
 
-/// A GPU's products of rounded factors are those of numbers that were rounded first, whose sums are not rounded.
+/// The precisions below float32 that a device computes in.
+fn lower(device: &Device) -> impl Iterator<Item = Precision> {
+    let all = [Precision::Bf16, Precision::F16].into_iter();
+    all.filter(|precision| precision.is_of(device))
+}
+
+#[cfg(feature = "gpu")]
+fn matrix(seed: u64, shape: [usize; 2]) -> Tensor<2> {
+    let data = TensorData::new(numbers(seed, shape[0] * shape[1]), shape);
+    Tensor::from_data(data, &Device::flex())
+}
+
+#[cfg(feature = "gpu")]
+fn leaf_on(device: &Device, x: &Tensor<2>) -> Tensor<2> {
+    Tensor::<2>::from_data(x.to_data(), &device.clone().autodiff()).require_grad()
+}
+
+/// Products of rounded factors are those of numbers that were rounded first: sums are not.
 #[cfg(feature = "gpu")]
 #[test]
 fn products_of_rounded_factors_match() {
     let Some(device) = gpu() else { return };
-    let matrix = |seed, shape: [usize; 2]| {
-        let data = TensorData::new(numbers(seed, shape[0] * shape[1]), shape);
-        Tensor::<2>::from_data(data, &Device::flex())
-    };
-    let lower = [Precision::Bf16, Precision::F16];
-    for precision in lower
-        .into_iter()
-        .filter(|p| device.supports_dtype(p.dtype()))
+    let shapes = [
+        [1, 1, 1],
+        [1, 17, 50],
+        [5, 48, 130],
+        [70, 64, 96],
+        [9, 2100, 33],
+    ];
+    for (precision, [tokens, inner, outer]) in
+        lower(&device).flat_map(|precision| shapes.map(|shape| (precision, shape)))
     {
-        // The gradient that arrives is rounded on its way back: off by half of this at most.
-        let band = precision.epsilon() as f32 / 2.0;
-        for [tokens, inner, outer] in [
-            [1, 1, 1],
-            [1, 17, 50],
-            [5, 48, 130],
-            [70, 64, 96],
-            [9, 2100, 33],
-        ] {
-            let name = format!("linear in {precision} {tokens}x{inner}x{outer}");
-            let (x, w) = (matrix(1, [tokens, inner]), matrix(2, [outer, inner]));
-            let weights = precision.round(matrix(3, [tokens, outer]));
-            let run = |x: Tensor<2>, w: Tensor<2>, device: &Device, precision: Precision| {
-                let on = |x: Tensor<2>| {
-                    Tensor::<2>::from_data(x.into_data(), &device.clone().autodiff())
-                };
-                let (x, w) = (on(x).require_grad(), on(w).require_grad());
-                let out = fused::linear_in(precision, x.clone(), w.clone());
-                let grads = (out.clone() * on(weights.clone())).sum().backward();
-                let grad = |x: Tensor<2>| host(x.grad(&grads).expect("it takes part"));
-                [host(out.inner()), grad(x), grad(w)]
-            };
-            let ours = run(x.clone(), w.clone(), &device, precision);
-            let (x, w) = (precision.round(x), precision.round(w));
-            let expected = run(x, w, &Device::flex(), Precision::F32);
-            for (what, (ours, expected)) in ["value", "d x", "d weight"]
-                .iter()
-                .zip(ours.iter().zip(&expected))
-            {
-                close(&format!("{name}: {what}"), ours, expected, 1e-4);
-            }
+        let (x, w) = (matrix(1, [tokens, inner]), matrix(2, [outer, inner]));
+        // The gradient that arrives is rounded too, so it is given as such a number.
+        let weights = precision.round(matrix(3, [tokens, outer]));
+        let run = |device: &Device, precision: Precision, [x, w]: [&Tensor<2>; 2]| {
+            let (x, w) = (leaf_on(device, x), leaf_on(device, w));
+            let out = fused::linear_in(precision, x.clone(), w.clone());
+            let grads = (out.clone() * leaf_on(device, &weights)).sum().backward();
+            let grad = |x: Tensor<2>| host(x.grad(&grads).expect("it takes part"));
+            [host(out.inner()), grad(x), grad(w)]
+        };
+        let ours = run(&device, precision, [&x, &w]);
+        let (x, w) = (precision.round(x), precision.round(w));
+        let expected = run(&Device::flex(), Precision::F32, [&x, &w]);
+        for (i, (ours, expected)) in ours.iter().zip(&expected).enumerate() {
+            let name = format!("linear in {precision} {tokens}x{inner}x{outer}: {i}");
+            close(&name, ours, expected, 1e-4);
         }
-        for [tokens, width, vocabulary] in [[1, 4, 3], [37, 16, 101], [400, 8, 4200]] {
-            let name = format!("log-probabilities in {precision} {tokens}x{width}x{vocabulary}");
-            let (hidden, head) = (
-                matrix(1, [tokens, width]) * 3.0,
-                matrix(2, [vocabulary, width]),
+    }
+}
+
+/// So are log-probabilities. On the way back the logits' gradient is rounded: each term is off by half of the
+/// precision's distance of 1 to the next number at most.
+#[cfg(feature = "gpu")]
+#[test]
+fn log_probs_of_rounded_factors_match() {
+    let Some(device) = gpu() else { return };
+    let shapes = [[1, 4, 3], [37, 16, 101], [400, 8, 4200]];
+    for (precision, [tokens, width, vocabulary]) in
+        lower(&device).flat_map(|precision| shapes.map(|shape| (precision, shape)))
+    {
+        let name = format!("log-probabilities in {precision} {tokens}x{width}x{vocabulary}");
+        let (hidden, head) = (
+            matrix(1, [tokens, width]) * 3.0,
+            matrix(2, [vocabulary, width]),
+        );
+        let targets: Arc<[u32]> = (0..tokens).map(|i| (i * 7 % vocabulary) as u32).collect();
+        let run = |device: &Device, precision: Precision, [hidden, head]: [&Tensor<2>; 2]| {
+            let (hidden, head) = (leaf_on(device, hidden), leaf_on(device, head));
+            let (h, w) = (hidden.clone(), head.clone());
+            let out = fused::selected_log_probs(precision, h, w, &targets, 0.7);
+            let grads = (out.logps.clone().sum() + out.entropy.clone().sum()).backward();
+            let grad = |x: Tensor<2>| host(x.grad(&grads).expect("it takes part"));
+            (
+                [host(out.logps), host(out.entropy)],
+                [grad(hidden), grad(head)],
+            )
+        };
+        let (ours, our_grads) = run(&device, precision, [&hidden, &head]);
+        let (hidden, head) = (precision.round(hidden), precision.round(head));
+        let (expected, grads) = run(&Device::flex(), Precision::F32, [&hidden, &head]);
+        for (ours, expected) in ours.iter().zip(&expected) {
+            close(&name, ours, expected, 1e-4);
+        }
+        for (ours, expected) in our_grads.iter().zip(&grads) {
+            let largest = expected.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+            let worst = ours.iter().zip(expected).map(|(x, y)| (x - y).abs());
+            let worst = worst.fold(0.0, f32::max);
+            let band = precision.epsilon() as f32 / 2.0 * largest;
+            assert!(
+                worst <= band,
+                "{name}: a gradient is off by {worst}, allowed is {band}"
             );
-            let targets: Arc<[u32]> = (0..tokens).map(|i| (i * 7 % vocabulary) as u32).collect();
-            let run =
-                |hidden: Tensor<2>, head: Tensor<2>, device: &Device, precision: Precision| {
-                    let leaf = |x: Tensor<2>| {
-                        Tensor::<2>::from_data(x.into_data(), &device.clone().autodiff())
-                            .require_grad()
-                    };
-                    let (hidden, head) = (leaf(hidden), leaf(head));
-                    let out = fused::selected_log_probs(
-                        precision,
-                        hidden.clone(),
-                        head.clone(),
-                        &targets,
-                        0.7,
-                    );
-                    let grads = (out.logps.clone().sum() + out.entropy.clone().sum()).backward();
-                    let grad = |x: Tensor<2>| host(x.grad(&grads).expect("it takes part"));
-                    [host(out.logps), host(out.entropy), grad(hidden), grad(head)]
-                };
-            let ours = run(hidden.clone(), head.clone(), &device, precision);
-            let (hidden, head) = (precision.round(hidden), precision.round(head));
-            let expected = run(hidden, head, &Device::flex(), Precision::F32);
-            close(&name, &ours[0], &expected[0], 1e-4);
-            close(&format!("{name}: entropy"), &ours[1], &expected[1], 1e-4);
-            for (what, i) in [("d hidden", 2), ("d head", 3)] {
-                let largest = expected[i].iter().fold(0.0_f32, |a, b| a.max(b.abs()));
-                close(
-                    &format!("{name}: {what}"),
-                    &ours[i],
-                    &expected[i],
-                    band * largest.max(1.0),
-                );
-            }
         }
     }
 }
@@ -245,6 +254,21 @@ fn products_of_sampling_match() {
             let found = fused::linear_for_sampling(Precision::F32, x, w);
             assert_eq!(found.dims(), [t, o], "{on}");
             close(&format!("{t}x{i}x{o} {on}"), &host(found), &expected, 2e-5);
+        }
+        // In a lower precision, what numbers give that were rounded first.
+        for (on, device) in devices() {
+            for precision in lower(&device) {
+                let [rx, rw] = [&x, &w].map(|t| precision.round(t.clone()));
+                let expected = host(composed::linear(Precision::F32, rx, rw));
+                let [x, w] = [&x, &w].map(|t| Tensor::<2>::from_data(t.to_data(), &device));
+                let found = host(fused::linear_for_sampling(precision, x, w));
+                close(
+                    &format!("{t}x{i}x{o} in {precision} {on}"),
+                    &found,
+                    &expected,
+                    2e-5,
+                );
+            }
         }
     }
 }

@@ -242,7 +242,8 @@ impl Demand {
             }
         }
         if self.form == Form::Composed {
-            let rounded = self.pages_not_filled(estimate.total());
+            let page = self.largest_tensor((tokens, scored, longest));
+            let rounded = self.pages_not_filled(estimate.total(), page);
             estimate.lasting.push(("pages not filled", rounded));
         }
         estimate
@@ -358,7 +359,11 @@ impl Demand {
     /// A forward pass without gradients: the widest part of a layer, and the logits.
     fn forward(&self, tokens: usize, scored: usize, longest: usize) -> usize {
         let (d, f, ..) = self.widths();
-        tokens * (3 * d + 3 * f) + 2 * self.scores(tokens, longest) + self.made_logits(scored)
+        let copies = self.copy(d * f);
+        tokens * (3 * d + 3 * f)
+            + copies
+            + 2 * self.scores(tokens, longest)
+            + self.made_logits(scored)
     }
 
     /// Scores of attention that are made at a time.
@@ -377,13 +382,21 @@ impl Demand {
         self.config.vocab_size * self.config.hidden_size
     }
 
+    /// The head's copy in the precision of products.
+    fn head_copy(&self) -> usize {
+        match self.logits {
+            true => self.copy(self.embedding()),
+            false => 0,
+        }
+    }
+
     /// Blocks of logits, of which nothing is kept.
     fn made_logits(&self, scored: usize) -> usize {
-        let (numbers, matrix) = (scored * self.config.vocab_size, self.embedding());
+        let numbers = scored * self.config.vocab_size;
         match self.form {
             _ if !self.logits => 0,
             Form::Fused => 2 * LOGITS.min(numbers),
-            Form::Composed => self.block_of_logits(scored) + self.copy(matrix),
+            Form::Composed => self.block_of_logits(scored) + self.head_copy(),
         }
     }
 
@@ -457,8 +470,8 @@ impl Demand {
         // The head's gradient of a block is made before it is added to the others'; the head has a copy all the while.
         let head_at_work = match self.form {
             Form::Fused => head,
-            Form::Composed if numbers > LOGITS_AT_ONCE => 2 * head + self.copy(matrix),
-            Form::Composed => head + self.copy(matrix),
+            Form::Composed if numbers > LOGITS_AT_ONCE => 2 * head + self.head_copy(),
+            Form::Composed => head + self.head_copy(),
         };
         let attention = (4 * self.scores(tokens, longest)).max(tokens * 2 * kv * pieces);
         // Factors of a product in the layer.

@@ -82,7 +82,7 @@ impl SamplerSection {
 
     /// # Errors
     /// Where a policy's device does not sample so.
-    pub fn check(&self, device: &Device) -> Result<(), TrainError> {
+    pub(crate) fn check(&self, device: &Device) -> Result<(), TrainError> {
         let wrong = |reason: &str| Err(TrainError::config("sampler.dtype", reason.to_owned()));
         match self.dtype {
             SamplerDtype::Int8 if !is_cpu(device) => wrong(

@@ -52,9 +52,9 @@ pub(crate) struct AlgorithmsArguments {
     /// Leave out the runs with other strengths and the over-optimisation runs.
     #[arg(long)]
     defaults_only: bool,
-    /// Runs at a time; each has its share of the cores.
-    #[arg(long, default_value_t = cores())]
-    jobs: usize,
+    /// Runs at a time, each with its share of the cores: as many as there are cores, or one on a GPU.
+    #[arg(long)]
+    jobs: Option<usize>,
     /// `cpu`, `wgpu`, or `cuda` with `:n` for a further GPU.
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -67,6 +67,12 @@ impl AlgorithmsArguments {
     /// True if `--only` names it, or nothing.
     fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|n| n == name)
+    }
+
+    /// Runs at a time.
+    fn at_a_time(&self) -> usize {
+        let all = if self.device == "cpu" { cores() } else { 1 };
+        self.jobs.unwrap_or(all)
     }
 }
 
@@ -85,7 +91,7 @@ struct Job {
 }
 
 pub(crate) fn run(arguments: &AlgorithmsArguments) -> Result<()> {
-    if arguments.seeds == 0 || arguments.jobs == 0 {
+    if arguments.seeds == 0 || arguments.at_a_time() == 0 {
         let text = "--seeds and --jobs must be at least 1";
         return Err(InputError(text.to_owned()).into());
     }
@@ -197,11 +203,11 @@ fn run_all(jobs: &[Job], arguments: &AlgorithmsArguments) -> Result<()> {
         .filter(|job| !job.folder.join("comparison.json").exists())
         .collect();
     let total = waiting.len();
-    let threads = (cores() / arguments.jobs).max(1);
+    let threads = (cores() / arguments.at_a_time()).max(1);
     let waiting = Mutex::new(waiting);
     let failures = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        for _ in 0..arguments.jobs {
+        for _ in 0..arguments.at_a_time() {
             scope.spawn(|| {
                 loop {
                     let Some(job) = waiting.lock().ok().and_then(|mut w| w.pop_front()) else {

@@ -337,7 +337,10 @@ pub(crate) fn report(
             ("Device".to_owned(), arguments.device.clone()),
             ("Precision".to_owned(), Precision::of_program().to_string()),
             ("Cores".to_owned(), cores().to_string()),
-            ("Runs at a time".to_owned(), arguments.jobs.to_string()),
+            (
+                "Runs at a time".to_owned(),
+                arguments.at_a_time().to_string(),
+            ),
         ],
         ..Report::default()
     };

@@ -18,7 +18,7 @@ use super::{
     kv_cache, logits as rows_of_logits, matmul as products, rms_norm as norms, rotary as turns,
     softmax, squares,
 };
-use crate::adamw::Scalars;
+use crate::{adamw::Scalars, precision::Precision};
 
 #[cfg(feature = "fusion")]
 fn column(shape: &Shape) -> Shape {
@@ -151,7 +151,11 @@ pub(crate) trait GpuKernels: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     #[fusion(dtype = x, shape = Shape::new([x[0], weight[0]]))]
-    fn togi_few_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn togi_few_rows(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self>;
 
     #[fusion(dtype = a, shape = products::shape_of(a, b))]
     fn togi_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -298,8 +302,12 @@ impl GpuKernels for CubeBackend {
         norms::of_sum(x, y, weight, eps)
     }
 
-    fn togi_few_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        few_rows::product(x, weight)
+    fn togi_few_rows(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        few_rows::product(x, weight, precision)
     }
 
     fn togi_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -458,10 +466,10 @@ pub(crate) fn rms_norm_of_sum([x, y, weight]: [Tensor<2>; 3], eps: f32) -> (Tens
     (Tensor::from_dispatch(sum), Tensor::from_dispatch(out))
 }
 
-/// `x · weightᵀ` where `x` has few rows; both off autodiff.
-pub(crate) fn few_rows(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+/// `x · weightᵀ` where `x` has few rows, of factors in a precision; both off autodiff.
+pub(crate) fn few_rows(x: Tensor<2>, weight: Tensor<2>, precision: Precision) -> Tensor<2> {
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(Dispatch::togi_few_rows(x, weight))
+    Tensor::from_dispatch(Dispatch::togi_few_rows(x, weight, precision))
 }
 
 /// `a · b` with float32's precision.

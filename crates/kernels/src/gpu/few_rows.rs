@@ -3,11 +3,12 @@
 //! Nothing is tried out for them, they cost the processor half of what a product of CubeK's does, and a row's result does
 //! not depend on the rows beside it.
 
-use burn::tensor::Shape;
+use burn::tensor::{Shape, bf16, f16};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::launch::{UNITS, empty, for_each_row, rows, zeros};
+use crate::precision::Precision;
 
 /// Up to so many rows the product is bound by reading the weights.
 pub(crate) const FEW: usize = 64;
@@ -23,6 +24,18 @@ const OUTS: usize = 4;
 /// Rows whose lanes are added up at once.
 const STEP: usize = 4;
 
+/// The nearest number of a precision.
+#[cube]
+fn rounded(value: f32, #[comptime] precision: Precision) -> f32 {
+    if comptime!(precision == Precision::Bf16) {
+        f32::cast_from(bf16::cast_from(value))
+    } else if comptime!(precision == Precision::F16) {
+        f32::cast_from(f16::cast_from(value))
+    } else {
+        value
+    }
+}
+
 #[cube(launch, address_type = "dynamic")]
 #[allow(clippy::too_many_arguments)]
 fn multiply(
@@ -33,6 +46,7 @@ fn multiply(
     inner: usize,
     outer: usize,
     #[comptime] height: usize,
+    #[comptime] precision: Precision,
 ) {
     let step = comptime!(Ord::min(height, STEP));
     let results = comptime!(step * OUTS);
@@ -56,11 +70,12 @@ fn multiply(
             #[unroll]
             for o in 0..OUTS {
                 // What is beyond the end is computed as the last, and not written.
-                w[o] = weight[min(own_out + o, outer - 1) * inner + k];
+                let value = weight[min(own_out + o, outer - 1) * inner + k];
+                w[o] = rounded(value, precision);
             }
             #[unroll]
             for row in 0..height {
-                let value = x[min(first_row + row, tokens - 1) * inner + k];
+                let value = rounded(x[min(first_row + row, tokens - 1) * inner + k], precision);
                 #[unroll]
                 for o in 0..OUTS {
                     sums[row * OUTS + o] += value * w[o];
@@ -92,8 +107,8 @@ fn multiply(
     }
 }
 
-/// `x · weightᵀ`, `[tokens, in]` and `[out, in]`.
-pub(super) fn product(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
+/// `x · weightᵀ`, `[tokens, in]` and `[out, in]`, both rounded to a precision as they are read.
+pub(super) fn product(x: CubeTensor, weight: CubeTensor, precision: Precision) -> CubeTensor {
     let (x, weight) = (rows(x), rows(weight));
     let [tokens, inner] = x.meta.shape().dims();
     let [outer, _] = weight.meta.shape().dims();
@@ -119,6 +134,7 @@ pub(super) fn product(x: CubeTensor, weight: CubeTensor) -> CubeTensor {
             inner,
             outer,
             height,
+            precision,
         );
     }
     out

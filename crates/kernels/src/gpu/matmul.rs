@@ -1,4 +1,4 @@
-//! Products of float32 matrices that are float32's on every GPU.
+//! Products that are float32's on every GPU: of float32 matrices, and of others whose sums are float32.
 
 use std::sync::{Mutex, PoisonError};
 

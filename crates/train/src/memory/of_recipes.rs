@@ -55,7 +55,7 @@ impl Demand {
             sides,
             seed,
             steps: train.max_steps,
-            looked_at: looked_at.min(train.eval_samples),
+            looked_at,
         };
         Self {
             batch: train.batch_size,
@@ -73,7 +73,14 @@ impl Demand {
         } = config;
         Self {
             lora: config.lora.clone(),
-            ..Self::fixed(decoder, train, data, *seed, sizes, (1, EVAL_PART))
+            ..Self::fixed(
+                decoder,
+                train,
+                data,
+                *seed,
+                sizes,
+                (1, EVAL_PART.min(train.eval_samples)),
+            )
         }
     }
 
@@ -85,7 +92,14 @@ impl Demand {
         Self {
             lora: config.lora.clone(),
             logits: false,
-            ..Self::fixed(decoder, train, data, *seed, sizes, (2, EVAL_PART))
+            ..Self::fixed(
+                decoder,
+                train,
+                data,
+                *seed,
+                sizes,
+                (2, EVAL_PART.min(train.eval_samples)),
+            )
         }
     }
 
@@ -104,7 +118,14 @@ impl Demand {
             keeps_start: config.loss.needs_reference() && !moves,
             moving_reference: moves,
             unit,
-            ..Self::fixed(decoder, train, data, *seed, sizes, (2, EVAL_PART / 2))
+            ..Self::fixed(
+                decoder,
+                train,
+                data,
+                *seed,
+                sizes,
+                (2, (EVAL_PART / 2).min(train.eval_samples)),
+            )
         }
     }
 
@@ -113,10 +134,12 @@ impl Demand {
         let KtoConfig {
             train, data, seed, ..
         } = config;
+        // Its reference point looks at the samples of an update, too.
+        let looked_at = EVAL_PART.min(train.batch_size.max(train.eval_samples));
         Self {
             lora: config.lora.clone(),
             keeps_start: true,
-            ..Self::fixed(decoder, train, data, *seed, sizes, (1, EVAL_PART))
+            ..Self::fixed(decoder, train, data, *seed, sizes, (1, looked_at))
         }
     }
 

@@ -9,29 +9,37 @@ const SMALL: usize = 1 << 14;
 const SMALL_PAGE: u64 = 8 * MEBIBYTE;
 
 impl Demand {
-    /// Bytes of the pages that so many bytes of tensors are on, but for the tensors. A page is of the largest of them
-    /// and a mebibyte more.
-    pub(super) fn pages_not_filled(&self, asked: u64) -> u64 {
-        let page = (self.largest_tensor() + MEBIBYTE).next_multiple_of(MEBIBYTE);
+    /// Bytes of the pages that so many bytes of tensors are on, but for the tensors. A page is of the largest of them,
+    /// which has so many numbers, and a mebibyte more.
+    pub(super) fn pages_not_filled(&self, asked: u64, largest: usize) -> u64 {
+        let page = (largest as u64 * FLOAT + MEBIBYTE).next_multiple_of(MEBIBYTE);
         let small = (self.in_small_tensors() as u64 * FLOAT).min(asked);
         let pages = (asked - small).next_multiple_of(page);
         pages + small.max(1).next_multiple_of(SMALL_PAGE) - asked
     }
 
-    /// Bytes of the largest tensor: a matrix, or a block of logits.
-    fn largest_tensor(&self) -> u64 {
+    /// Numbers in the largest tensor, where so many tokens go through the model at a time, so many of them scored, the
+    /// longest sample of so many: a matrix, a block of logits, attention's scores, or what is wide in a layer.
+    pub(super) fn largest_tensor(&self, (tokens, scored, longest): (usize, usize, usize)) -> usize {
         let config = &self.config;
         let matrix = config.vocab_size.max(config.intermediate_size) * config.hidden_size;
-        let (_, scored, _) = self.largest();
         let scored = match &self.work {
-            Work::Fixed { .. } => scored,
+            Work::Fixed {
+                sizes, looked_at, ..
+            } => {
+                let most = sizes.iter().map(|size| size.1).max().unwrap_or(0);
+                scored.max(looked_at * most)
+            }
             Work::Drawn {
                 new,
                 scored: at_once,
                 ..
             } => scored.max(at_once * new),
         };
-        matrix.max(self.block_of_logits(scored)) as u64 * FLOAT
+        matrix
+            .max(self.block_of_logits(scored))
+            .max(self.scores(tokens, longest))
+            .max(tokens * config.intermediate_size)
     }
 
     /// Numbers in the small matrices of an adapter, which is all that lasts in small tensors unless the model is small
