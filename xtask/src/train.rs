@@ -346,6 +346,7 @@ fn run_reward(arguments: &TrainArguments) -> Result<()> {
         config.seed,
         watch,
     )?;
+    session.watch = stage.watch;
     session.finish_run(&policy, None, last, arguments, config.seed)
 }
 
