@@ -22,7 +22,7 @@ use togi_train::{
     config::{DataSection, LoopSection, OptimSection},
     data::{DataSource, LabRows, Samples, samples},
     lab_defaults,
-    memory::{self, Demand, Keys, OfStage, Watch, Watching},
+    memory::{self, OfStage, Watch, Watching},
     offline::{self, Objective, Stage},
     preference::{Preference, PreferenceConfig},
     stages::{self, Stages},
@@ -126,20 +126,13 @@ impl Session {
         let mut stage = self.stage(seed);
         let models = stage.within_memory(stage.name, |_| Ok(load()))??;
         // Now their size is known.
-        let asked = asks(models.parameters());
-        self.watches(&asked.demand, &asked.keys, arguments)?;
+        self.watches(&asks(models.parameters()), arguments)?;
         Ok(models)
     }
 
     /// Sets what the run may use of memory; tells if that is less than it will need.
-    pub(crate) fn watches(
-        &mut self,
-        demand: &Demand,
-        keys: &Keys,
-        arguments: &TrainArguments,
-    ) -> Result<()> {
-        let limit = arguments.memory.limit()?;
-        self.watch = Watch::new(demand, keys, &self.device, limit);
+    pub(crate) fn watches(&mut self, asked: &OfStage, arguments: &TrainArguments) -> Result<()> {
+        self.watch_over(asked, arguments)?;
         if let Some(text) = self.watch.warning(&self.recipe) {
             self.bars.on(Event::Message(&text));
         }

@@ -292,7 +292,7 @@ fn run_sft(arguments: &TrainArguments) -> Result<()> {
         tokenize::sft,
     )?;
     let demand = Demand::sft(&config, &policy.decoder, sizes(&data.train));
-    session.watches(&demand, &arguments.keys(), arguments)?;
+    session.watches(&arguments.of_stage(demand), arguments)?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
     }
@@ -369,7 +369,7 @@ fn run_preference(arguments: &TrainArguments, defaults: &PreferenceConfig) -> Re
     )?;
     let (train, valid) = (&data.train, &data.valid);
     let demand = Demand::preference(&config, &policy.decoder, sizes(train));
-    session.watches(&demand, &arguments.keys(), arguments)?;
+    session.watches(&arguments.of_stage(demand), arguments)?;
     let mut objective = session.preference(train, valid, &config, &policy.decoder)?;
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;
@@ -409,7 +409,7 @@ fn run_kto(arguments: &TrainArguments) -> Result<()> {
     )?;
     let (train, valid) = (data.train.concat(), data.valid.concat());
     let demand = Demand::kto(&config, &policy.decoder, sizes(&train));
-    session.watches(&demand, &arguments.keys(), arguments)?;
+    session.watches(&arguments.of_stage(demand), arguments)?;
     let mut objective = Kto::new(&train, &valid, &config, &policy.decoder);
     if let Some(lora) = &config.lora {
         policy.decoder.add_lora(lora.clone(), config.seed)?;

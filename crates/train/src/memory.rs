@@ -20,7 +20,7 @@ mod refusal;
 mod watch;
 
 pub(crate) use available::note_peak;
-pub use available::{Available, available, parse_size, peak, peak_of, reserved, resident};
+pub use available::{Available, available, parse_size, peak, peak_of, resident, used};
 pub use choose::{Keys, Setting};
 pub use extent::{Extent, Sizes, sizes};
 pub use of_stages::{OfStage, RlhfSizes};

@@ -89,7 +89,7 @@ impl Flatness {
 /// The untrained model of the lab, its true reward, a step of 16 completions; checkpoints as a run writes them.
 pub(crate) fn run(arguments: &MemoryArguments) -> Result<()> {
     let device = device::parse_to_train(&arguments.device)?;
-    if used(&device).is_none() {
+    if memory::used(&device).is_none() {
         let text = format!(
             "--device {}: this system does not tell how much memory is used there",
             arguments.device
@@ -131,14 +131,6 @@ pub(crate) fn run(arguments: &MemoryArguments) -> Result<()> {
     Ok(())
 }
 
-/// What this process uses now of the memory that it computes in; of a GPU, what its pools have reserved.
-fn used(device: &Device) -> Option<u64> {
-    match is_cpu(device) {
-        true => memory::resident(),
-        false => memory::reserved(device),
-    }
-}
-
 /// Reads the memory after each step.
 struct Watcher {
     device: Device,
@@ -148,7 +140,7 @@ struct Watcher {
 impl Observer for Watcher {
     fn on(&mut self, event: Event<'_>) {
         if let Event::Step { .. } = event {
-            self.after.push(used(&self.device).unwrap_or(0));
+            self.after.push(memory::used(&self.device).unwrap_or(0));
         }
     }
 }

@@ -157,9 +157,18 @@ pub(crate) fn note_peak(device: &Device) {
 
 /// What a GPU's pools have reserved now, in bytes, where it is told. What is read back goes through buffers of the
 /// host's, which are none of it.
-pub fn reserved(device: &Device) -> Option<u64> {
+pub(super) fn reserved(device: &Device) -> Option<u64> {
     let pools = device.memory_pool_report()?;
     Some(pools.iter().map(|pool| pool.pages * pool.page_size).sum())
+}
+
+/// What is used now, in bytes, where it is told: on the CPU this process's memory, elsewhere what the device's pools have
+/// reserved.
+pub fn used(device: &Device) -> Option<u64> {
+    match is_cpu(device) {
+        true => resident(),
+        false => reserved(device),
+    }
 }
 
 /// The memory that this process uses now, in bytes, where the system tells.

@@ -4,8 +4,7 @@ use burn::tensor::Device;
 use togi_kernels::{give_back_freed_memory, is_cpu};
 
 use super::{
-    Available, Demand, Keys, OfStage, available, human, peak_of, refusal::after_refusal, reserved,
-    resident,
+    Available, Demand, Keys, OfStage, available, human, peak_of, refusal::after_refusal, used,
 };
 
 /// What a run may use, and what to say when that is not enough.
@@ -128,10 +127,7 @@ impl Watch {
     pub(crate) fn short(&self) -> Option<String> {
         let device = self.device.as_ref()?;
         let most = peak_of(device)?;
-        let now = match is_cpu(device) {
-            true => resident()?,
-            false => reserved(device)?,
-        };
+        let now = used(device)?;
         // Freed memory is kept: what is held after a step is near the most of it.
         let used = match most <= self.before {
             true => now,
@@ -182,7 +178,10 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::peak, *};
+    use super::{
+        super::{peak, resident},
+        *,
+    };
 
     #[test]
     fn a_refusal_says_what_is_known() {
