@@ -16,8 +16,9 @@
 //   cc -O2 -shared -fPIC -fopenmp -o libcuda.so.1 driver.c run.c
 //   LD_LIBRARY_PATH=.:$CUDA/lib CUDA_PATH=$CUDA STAND_IN_COUNTS=counts.txt xtask bench sft --device cuda …
 //
-//   cc -O2 -shared -fPIC -DHERE="\"$PWD\"" -o libnvrtc.so compiler.c
-//   LD_LIBRARY_PATH=. CUDA_PATH=$CUDA STAND_IN_KERNELS=/tmp/kernels xtask train dpo --device cuda …
+// With kernels on the processor, which needs the headers alone:
+//
+//   tools/cuda-stand-in/setup.sh FOLDER && . FOLDER/env && xtask train dpo --device cuda …
 //
 // counts.txt has the kernels, the most frequent last; with $STAND_IN_MEMORY the card has so many bytes. With no kernel run, losses, samples and the choice among kernels
 // that are tried out mean nothing, and PPO and GRPO refuse to go on: what was drawn and what is trained do not agree.

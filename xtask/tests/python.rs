@@ -51,7 +51,10 @@ fn python() -> Option<String> {
         std::env::var_os("TOGI_REQUIRE_PYTHON").is_none(),
         "TOGI_REQUIRE_PYTHON is set, and {python} has no torch, transformers and peft"
     );
-    println!("skipped: {python} has no torch, transformers and peft");
+    let _ = writeln!(
+        std::io::stderr(),
+        "skipped: {python} has no torch, transformers and peft"
+    );
     None
 }
 

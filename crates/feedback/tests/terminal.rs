@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -22,7 +23,10 @@ fn a_person_judges_in_a_terminal_and_is_killed() {
         .stderr(Stdio::null())
         .status();
     let (true, Some(program)) = (python.is_ok_and(|status| status.success()), program()) else {
-        println!("skipped: no python3 with pty, or the example `annotate` is not built");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: no python3 with pty, or the example `annotate` is not built"
+        );
         return;
     };
     let folder = tempfile::tempdir().unwrap();
@@ -39,7 +43,10 @@ fn a_person_judges_in_a_terminal_and_is_killed() {
 #[test]
 fn without_a_terminal_it_says_so() {
     let Some(program) = program() else {
-        println!("skipped: the example `annotate` is not built");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: the example `annotate` is not built"
+        );
         return;
     };
     let folder = tempfile::tempdir().unwrap();

@@ -85,7 +85,12 @@ impl Precision {
     pub fn round<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::F32 => x,
-            _ => x.cast(self.dtype()).cast(FloatDType::F32),
+            _ => {
+                // Burn would cast the gradient as well: what is tracked is `x` itself, and the difference is a number.
+                let plain = x.clone().detach();
+                let nearest = plain.clone().cast(self.dtype()).cast(FloatDType::F32);
+                x + (nearest - plain)
+            }
         }
     }
 }
@@ -105,6 +110,44 @@ impl FromStr for Precision {
             "bf16" | "bfloat16" => Ok(Self::Bf16),
             "f16" | "float16" => Ok(Self::F16),
             _ => Err(format!("`{name}`: there are f32, bf16 and f16")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, bf16, f16};
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_rounded_and_their_gradient_is_not() {
+        let device = Device::flex().autodiff();
+        let x =
+            Tensor::<1>::from_floats([0.1, -3.337, 1e-6, 65_000.5, 0.0], &device).require_grad();
+        let arrives =
+            Tensor::<1>::from_floats([0.123_456_79, 1.000_1, -2.718_3, 3e-5, 7.1], &device);
+        for precision in [Precision::Bf16, Precision::F16] {
+            let rounded = precision.round(x.clone());
+            let grads = (rounded.clone() * arrives.clone()).sum().backward();
+            let bits = |x: Tensor<1>| {
+                x.into_data()
+                    .iter::<f32>()
+                    .map(f32::to_bits)
+                    .collect::<Vec<_>>()
+            };
+            let grad = x.grad(&grads).expect("it takes part");
+            assert_eq!(bits(grad), bits(arrives.clone().inner()), "{precision}");
+            let near = |x: f32| match precision {
+                Precision::Bf16 => bf16::from_f32(x).to_f32(),
+                _ => f16::from_f32(x).to_f32(),
+            };
+            let expected: Vec<u32> = x
+                .to_data()
+                .iter::<f32>()
+                .map(|x| near(x).to_bits())
+                .collect();
+            assert_eq!(bits(rounded.inner()), expected, "{precision}");
         }
     }
 }

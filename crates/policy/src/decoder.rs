@@ -317,8 +317,12 @@ impl Decoder {
     }
 
     /// `x Wᵀ` in the decoder's precision.
-    fn product(&self, x: impl Into<Activation>, weight: Tensor<2>) -> Tensor<2> {
-        linear_in(self.precision, x, weight)
+    fn product(&self, weights: &Weights, x: impl Into<Activation>, weight: Tensor<2>) -> Tensor<2> {
+        let x = x.into();
+        match weights.are_for_sampling() {
+            true => linear_for_sampling(self.precision, x.value(), weight),
+            false => linear_in(self.precision, x, weight),
+        }
     }
 
     fn last_norm(&self, weights: &Weights, x: Tensor<2>) -> Result<Tensor<2>, PolicyError> {
@@ -421,7 +425,8 @@ impl Decoder {
                 let b = self.matrix(weights, &format!("{name}.lora_B.weight"))?;
                 let x = self.drop(weights, lora.dropout, name, &x);
                 // The narrow side is scaled.
-                out = out + self.product(self.product(x, a) * lora.scale(), b);
+                let narrow = self.product(weights, x, a) * lora.scale();
+                out = out + self.product(weights, narrow, b);
             }
             sums.push(out);
         }
@@ -441,11 +446,7 @@ impl Decoder {
                 let mut outs = Vec::with_capacity(N);
                 for name in &names {
                     let weight = self.matrix(weights, name)?;
-                    outs.push(if weights.are_for_sampling() {
-                        linear_for_sampling(self.precision, x.value(), weight)
-                    } else {
-                        self.product(x.clone(), weight)
-                    });
+                    outs.push(self.product(weights, x.clone(), weight));
                 }
                 outs
             }

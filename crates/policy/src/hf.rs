@@ -2,16 +2,11 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs::{self, File},
-    io::Read,
+    fs,
     path::{Path, PathBuf},
 };
 
 use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::{
-    Dtype,
-    tensor::{Metadata, TensorView},
-};
 use serde_json::Value;
 use togi_data::Tokenizer;
 
@@ -21,7 +16,7 @@ use crate::{
     decoder::{Decoder, LM_HEAD},
     error::PolicyError,
     params::{Param, Params},
-    tensor_file,
+    tensor_file::{self, Raw, TensorFile},
 };
 
 pub(crate) fn read_json(path: &Path) -> Result<Value, PolicyError> {
@@ -84,57 +79,11 @@ pub(crate) fn shard_names(index: &Path) -> Result<BTreeSet<String>, PolicyError>
     Ok(files)
 }
 
-/// A tensor in float32: shape and values.
-pub(crate) type Raw = (Vec<usize>, Vec<f32>);
-
 /// All tensors of a safetensors file, in float32.
 pub(crate) fn read_tensors(path: &Path) -> Result<Vec<(String, Raw)>, PolicyError> {
-    let not_whole =
-        |e: String| PolicyError::malformed(path, format!("not a whole safetensors file: {e}"));
-    let mut file = File::open(path).map_err(PolicyError::io(path))?;
-    let size = file.metadata().map_err(PolicyError::io(path))?.len();
-    // The header alone, then a tensor at a time: the file as a whole is never in memory.
-    let mut count = [0; 8];
-    file.read_exact(&mut count)
-        .map_err(|_| not_whole("it has no header".to_owned()))?;
-    let count = u64::from_le_bytes(count);
-    let data = (size.saturating_sub(8).checked_sub(count))
-        .ok_or_else(|| not_whole(format!("a header of {count} bytes")))?;
-    let mut header = vec![0; count as usize];
-    file.read_exact(&mut header)
-        .map_err(PolicyError::io(path))?;
-    let metadata: Metadata =
-        serde_json::from_slice(&header).map_err(|e| not_whole(e.to_string()))?;
-    let mut infos: Vec<_> = metadata.tensors().into_iter().collect();
-    infos.sort_by_key(|(_, info)| info.data_offsets);
-    // Tensors follow one another and fill the file.
-    let mut reached = 0;
-    for (name, info) in &infos {
-        let (start, end) = info.data_offsets;
-        if start != reached || end < start {
-            return Err(not_whole(format!("tensor `{name}` is at {start}..{end}")));
-        }
-        reached = end;
-    }
-    if reached as u64 != data {
-        return Err(not_whole(format!(
-            "{data} bytes of data, {reached} are named"
-        )));
-    }
-    let mut all = Vec::new();
-    for (name, info) in infos {
-        let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
-        file.read_exact(&mut bytes).map_err(PolicyError::io(path))?;
-        let view = TensorView::new(info.dtype, info.shape.clone(), &bytes)
-            .map_err(|e| not_whole(e.to_string()))?;
-        let data = to_f32(&view).ok_or_else(|| PolicyError::Unsupported {
-            place: path.display().to_string(),
-            what: format!("tensor `{name}` of type {:?}", view.dtype()),
-            supported: "f32, f16, bf16".to_owned(),
-        })?;
-        all.push((name, (view.shape().to_vec(), data)));
-    }
-    Ok(all)
+    let file = TensorFile::open(path)?;
+    let read = |name: &str| Ok((name.to_owned(), file.read(name)?));
+    file.names().map(read).collect()
 }
 
 fn load_params(
@@ -214,31 +163,6 @@ pub(crate) fn assemble(
     Err(PolicyError::ExtraTensors {
         place: place.to_owned(),
         names: extra,
-    })
-}
-
-fn to_f32(view: &TensorView<'_>) -> Option<Vec<f32>> {
-    let bytes = view.data();
-    Some(match view.dtype() {
-        Dtype::F32 => bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|b| f32::from_le_bytes(*b))
-            .collect(),
-        Dtype::F16 => bytes
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|b| half::f16::from_le_bytes(*b).to_f32())
-            .collect(),
-        Dtype::BF16 => bytes
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|b| half::bf16::from_le_bytes(*b).to_f32())
-            .collect(),
-        _ => return None,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Completions of random models under constraints.
 
-use std::{path::Path, sync::Arc};
+use std::{io::Write, path::Path, sync::Arc};
 
 use burn::tensor::Device;
 use serde::Deserialize;
@@ -602,7 +602,10 @@ fn what_cannot_be_satisfied_is_refused_before_anything_is_said() {
 fn masks_of_a_real_tokenizer() {
     use std::time::Instant;
     let Ok(folder) = std::env::var("TOGI_TOKENIZER") else {
-        println!("skipped: TOGI_TOKENIZER names no tokenizer's folder");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: TOGI_TOKENIZER names no tokenizer's folder"
+        );
         return;
     };
     let mut tokenizer = Tokenizer::from_folder(Path::new(&folder)).unwrap();

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Write,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
@@ -429,7 +430,10 @@ fn with_digits(folder: &Path) -> Tokenizer {
 fn smollm2_is_the_same_as_its_hugging_face_folder() {
     let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let (Some(file), Some(folder)) = (path("TOGI_SMOLLM2_GGUF"), path("TOGI_SMOLLM2_HF")) else {
-        println!("skipped: TOGI_SMOLLM2_GGUF and TOGI_SMOLLM2_HF are not set");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: TOGI_SMOLLM2_GGUF and TOGI_SMOLLM2_HF are not set"
+        );
         return;
     };
     let begin = std::time::Instant::now();

@@ -1,6 +1,8 @@
 //! SmolLM2-135M-Instruct against `transformers` (tools/golden/smollm2.py): prompts, logits, greedy
 //! tokens. Needs the model: `cargo xtask fetch smollm2-135m-instruct`.
 
+use std::io::Write;
+
 use burn::tensor::Device;
 use serde_json::Value;
 use togi_data::Message;
@@ -20,7 +22,8 @@ fn prompts_logits_and_greedy_tokens_are_those_of_transformers() {
             std::env::var_os("TOGI_REQUIRE_MODEL").is_none(),
             "TOGI_REQUIRE_MODEL is set, and the model is not here"
         );
-        println!(
+        let _ = writeln!(
+            std::io::stderr(),
             "skipped: `cargo xtask fetch {} --package` first",
             known.name
         );

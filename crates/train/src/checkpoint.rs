@@ -1,21 +1,23 @@
 //! Checkpoints: written beside, verified by checksum, renamed into place.
 
 use std::{
-    collections::HashMap,
     fs::{self, File},
     io::Read,
     path::{Path, PathBuf},
 };
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use togi_policy::{Decoder, tensor_file};
+use togi_policy::{
+    Decoder,
+    tensor_file::{self, TensorFile},
+};
 
 use crate::{error::TrainError, optimizer::AdamW, run_folder::RunFolder};
 
-/// Everything that a stage needs to go on: tensors by name, and a small state.
+/// Everything that a stage needs to go on, to be written: tensors by name, and a small state.
 #[derive(Debug, Default)]
 pub struct Checkpoint {
     /// Flat float32 tensors.
@@ -23,6 +25,19 @@ pub struct Checkpoint {
     /// Scalars: step, controllers, running moments.
     pub state: Value,
     /// What is neither, by file name.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// A whole checkpoint on disk. Its tensors stay there until one takes its place: all at once beside the model and
+/// moments that they replace would need twice the memory.
+#[derive(Debug)]
+pub struct Stored {
+    /// The step that it is of.
+    pub step: u64,
+    tensors: TensorFile,
+    /// As in [`Checkpoint`].
+    pub state: Value,
+    /// As in [`Checkpoint`].
     pub files: Vec<(String, Vec<u8>)>,
 }
 
@@ -56,45 +71,8 @@ impl Checkpoint {
         }
     }
 
-    /// Puts back what [`Checkpoint::add`] added.
-    ///
-    /// # Errors
-    /// When a tensor is missing or has another size.
-    pub fn restore(
-        &mut self,
-        prefix: &str,
-        decoder: &mut Decoder,
-        adam: &mut AdamW,
-        step: u64,
-    ) -> Result<(), TrainError> {
-        let mut all: HashMap<String, Tensor<1>> =
-            std::mem::take(&mut self.tensors).into_iter().collect();
-        let mut take = |kind: &str, name: &str, target: &mut Tensor<1>| {
-            let key = format!("{prefix}/{kind}/{name}");
-            match all.remove(&key) {
-                Some(tensor) if tensor.dims() == target.dims() => {
-                    *target = tensor;
-                    Ok(())
-                }
-                _ => Err(TrainError::config(
-                    "checkpoint",
-                    format!("tensor `{key}` is missing or of another size; was the model changed?"),
-                )),
-            }
-        };
-        for (name, param) in decoder.params.iter_mut().filter(|(_, p)| p.trainable) {
-            take("param", name, &mut param.tensor)?;
-        }
-        for (name, m, v) in &mut adam.moments {
-            take("m", name, m)?;
-            take("v", name, v)?;
-        }
-        adam.step = step;
-        self.tensors = all.into_iter().collect();
-        Ok(())
-    }
-
-    /// Writes the checkpoint of a step and then removes all but the newest `keep`.
+    /// Writes the checkpoint of a step and then removes all but the newest `keep`. Later ones are of a run that could
+    /// not go on from them.
     ///
     /// # Errors
     /// When a file cannot be written (a full disk, say); older checkpoints are untouched then.
@@ -147,10 +125,12 @@ impl Checkpoint {
         if let Ok(dir) = File::open(&root) {
             dir.sync_all().map_err(TrainError::io(&root))?;
         }
-        let mut all = list(&root, stage);
-        all.truncate(all.len().saturating_sub(keep));
-        for (_, old) in all {
-            fs::remove_dir_all(&old).map_err(TrainError::io(&old))?;
+        let all = list(&root, stage);
+        let until = all.iter().filter(|(at, _)| *at <= step).count();
+        for (i, (_, path)) in all.iter().enumerate() {
+            if i + keep < until || i >= until {
+                fs::remove_dir_all(path).map_err(TrainError::io(path))?;
+            }
         }
         Ok(())
     }
@@ -162,33 +142,73 @@ impl Checkpoint {
         let file = File::open(path).map_err(TrainError::io(path))?;
         file.sync_all().map_err(TrainError::io(path))
     }
+}
+
+impl Stored {
+    /// Puts back what [`Checkpoint::add`] added: parameters and moments.
+    ///
+    /// # Errors
+    /// When a tensor is missing or has another size, or the file cannot be read.
+    pub fn restore(
+        &self,
+        prefix: &str,
+        decoder: &mut Decoder,
+        adam: &mut AdamW,
+        step: u64,
+    ) -> Result<(), TrainError> {
+        self.restore_parameters(prefix, decoder)?;
+        for (name, m, v) in &mut adam.moments {
+            self.take(&format!("{prefix}/m/{name}"), m)?;
+            self.take(&format!("{prefix}/v/{name}"), v)?;
+        }
+        adam.step = step;
+        Ok(())
+    }
+
+    /// Puts the trainable parameters back alone.
+    ///
+    /// # Errors
+    /// As [`Stored::restore`].
+    pub fn restore_parameters(
+        &self,
+        prefix: &str,
+        decoder: &mut Decoder,
+    ) -> Result<(), TrainError> {
+        for (name, param) in decoder.params.iter_mut().filter(|(_, p)| p.trainable) {
+            self.take(&format!("{prefix}/param/{name}"), &mut param.tensor)?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, key: &str, target: &mut Tensor<1>) -> Result<(), TrainError> {
+        let [count] = target.dims();
+        let (_, values) = self.tensors.read(key)?;
+        if values.len() != count {
+            let reason = format!(
+                "tensor `{key}` is of {} numbers, not of {count}; was the model changed?",
+                values.len()
+            );
+            return Err(TrainError::config("checkpoint", reason));
+        }
+        *target = Tensor::from_data(TensorData::new(values, [count]), &target.device());
+        Ok(())
+    }
 
     /// The newest whole checkpoint of a stage, with the growing files cut back to where they were.
     /// Those that are not whole are passed over and named in the second result.
     ///
     /// # Errors
     /// When a file cannot be read, or a growing file has lost lines.
-    pub fn newest(
-        run: &RunFolder,
-        stage: &str,
-        device: &Device,
-    ) -> Result<(Found, Vec<String>), TrainError> {
+    pub fn newest(run: &RunFolder, stage: &str) -> Result<(Option<Self>, Vec<String>), TrainError> {
         let mut skipped = Vec::new();
-        for (_, path) in list(&run.path().join("checkpoints"), stage)
-            .into_iter()
-            .rev()
-        {
-            match read(&path, device) {
-                Ok((manifest, tensors, files)) => {
-                    for (name, length) in &manifest.lengths {
+        let all = list(&run.path().join("checkpoints"), stage);
+        for (_, path) in all.into_iter().rev() {
+            match Self::open(&path) {
+                Ok((found, lengths)) => {
+                    for (name, length) in &lengths {
                         run.cut(name, *length)?;
                     }
-                    let checkpoint = Self {
-                        tensors,
-                        state: manifest.state,
-                        files,
-                    };
-                    return Ok((Some((manifest.step, checkpoint)), skipped));
+                    return Ok((Some(found), skipped));
                 }
                 Err(reason) => skipped.push(format!("{}: {reason}", path.display())),
             }
@@ -201,20 +221,12 @@ impl Checkpoint {
 
     /// The newest whole checkpoint of a stage that is not younger than `step`, or else the oldest whole
     /// one. The run's files stay as they are.
-    pub fn before(run: &RunFolder, stage: &str, step: u64, device: &Device) -> Found {
+    pub fn before(run: &RunFolder, stage: &str, step: u64) -> Option<Self> {
         let mut found = None;
-        for (at, path) in list(&run.path().join("checkpoints"), stage)
-            .into_iter()
-            .rev()
-        {
-            if let Ok((manifest, tensors, files)) = read(&path, device) {
-                let state = manifest.state;
-                let checkpoint = Self {
-                    tensors,
-                    state,
-                    files,
-                };
-                found = Some((at, checkpoint));
+        let all = list(&run.path().join("checkpoints"), stage);
+        for (at, path) in all.into_iter().rev() {
+            if let Ok((stored, _)) = Self::open(&path) {
+                found = Some(stored);
                 if at <= step {
                     break;
                 }
@@ -222,10 +234,34 @@ impl Checkpoint {
         }
         found
     }
-}
 
-/// A checkpoint and its step, if there is a whole one.
-pub type Found = Option<(u64, Checkpoint)>;
+    /// With the lengths of the files that grow.
+    fn open(path: &Path) -> Result<(Self, Vec<(String, u64)>), String> {
+        let text =
+            fs::read(path.join("manifest.json")).map_err(|e| format!("manifest.json: {e}"))?;
+        let manifest: Manifest =
+            serde_json::from_slice(&text).map_err(|e| format!("manifest.json: {e}"))?;
+        let file = path.join("tensors.safetensors");
+        if digest(&file).map_err(|e| e.to_string())? != manifest.tensors {
+            return Err("tensors.safetensors does not have its checksum".to_owned());
+        }
+        let mut files = Vec::with_capacity(manifest.files.len());
+        for (name, checksum) in &manifest.files {
+            let file = path.join(name);
+            if digest(&file).map_err(|e| e.to_string())? != *checksum {
+                return Err(format!("{name} does not have its checksum"));
+            }
+            files.push((name.clone(), fs::read(&file).map_err(|e| e.to_string())?));
+        }
+        let stored = Self {
+            step: manifest.step,
+            tensors: TensorFile::open(&file).map_err(|e| e.to_string())?,
+            state: manifest.state,
+            files,
+        };
+        Ok((stored, manifest.lengths))
+    }
+}
 
 /// Checkpoints of a stage, oldest first.
 fn list(root: &Path, stage: &str) -> Vec<(u64, PathBuf)> {
@@ -261,34 +297,9 @@ fn digest(path: &Path) -> Result<String, TrainError> {
         .collect())
 }
 
-type Tensors = Vec<(String, Tensor<1>)>;
-
-type Files = Vec<(String, Vec<u8>)>;
-
-fn read(path: &Path, device: &Device) -> Result<(Manifest, Tensors, Files), String> {
-    let text = fs::read(path.join("manifest.json")).map_err(|e| format!("manifest.json: {e}"))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|e| format!("manifest.json: {e}"))?;
-    let file = path.join("tensors.safetensors");
-    let found = digest(&file).map_err(|e| e.to_string())?;
-    if found != manifest.tensors {
-        return Err("tensors.safetensors does not have its checksum".to_owned());
-    }
-    let mut files = Vec::with_capacity(manifest.files.len());
-    for (name, checksum) in &manifest.files {
-        let file = path.join(name);
-        if digest(&file).map_err(|e| e.to_string())? != *checksum {
-            return Err(format!("{name} does not have its checksum"));
-        }
-        files.push((name.clone(), fs::read(&file).map_err(|e| e.to_string())?));
-    }
-    let tensors = tensor_file::read(&file, device).map_err(|e| e.to_string())?;
-    Ok((manifest, tensors, files))
-}
-
 #[cfg(test)]
 mod tests {
-    use burn::tensor::TensorData;
+    use burn::tensor::Device;
 
     use super::*;
 
@@ -311,9 +322,9 @@ mod tests {
                 .unwrap();
             checkpoint(step as f32).save(&run, "sft", step, 2).unwrap();
         }
-        let newest = || Checkpoint::newest(&run, "sft", &Device::flex()).unwrap();
+        let newest = || Stored::newest(&run, "sft").unwrap();
         let (found, skipped) = newest();
-        assert_eq!((found.unwrap().0, skipped.len()), (3, 0));
+        assert_eq!((found.unwrap().step, skipped.len()), (3, 0));
         let root = run.path().join("checkpoints");
         assert!(!root.join("sft-00000001").exists(), "only two are kept");
         // Cut the newest file short at several places: each time the one before is used.
@@ -322,16 +333,17 @@ mod tests {
         for cut in [0, 7, 20, whole.len() - 1] {
             fs::write(&file, &whole[..cut]).unwrap();
             let (found, skipped) = newest();
-            let (step, checkpoint) = found.unwrap();
-            assert_eq!((step, skipped.len()), (2, 1));
-            assert_eq!(checkpoint.state, Value::from(2.0_f32));
+            let found = found.unwrap();
+            assert_eq!((found.step, skipped.len()), (2, 1));
+            assert_eq!(found.state, Value::from(2.0_f32));
         }
         assert_eq!(run.length("metrics.jsonl"), 6, "cut back to step 2");
-        assert!(
-            Checkpoint::newest(&run, "ppo", &Device::flex())
-                .unwrap()
-                .0
-                .is_none()
-        );
+        assert!(Stored::newest(&run, "ppo").unwrap().0.is_none());
+        // What goes on from before a broken one takes its place, however few are kept.
+        for (step, keep) in [(1, 1), (2, 1)] {
+            checkpoint(9.0).save(&run, "sft", step, keep).unwrap();
+            let (found, skipped) = newest();
+            assert_eq!((found.unwrap().step, skipped.len()), (step, 0));
+        }
     }
 }

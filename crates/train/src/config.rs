@@ -248,7 +248,8 @@ pub fn resolve<C: RecipeConfig>(
 /// What [`resolve_auto`] comes to.
 #[derive(Clone, Debug)]
 pub struct Resolved<C> {
-    /// The configuration; not validated where a micro-batch is left open, for which it has the default.
+    /// The configuration. A micro-batch that is left open has the default, and was taken to be the batch when the
+    /// rest was validated.
     pub config: C,
     /// Keys of the micro-batches that are `auto`.
     pub auto: Vec<String>,
@@ -302,10 +303,30 @@ pub fn resolve_auto<C: RecipeConfig>(
         return Err(error);
     }
     let config: C = parse(&table, "config")?;
-    if auto.is_empty() {
-        config.validate()?;
+    // What is left open is taken to be the whole batch for now: the rest must be right before anything is loaded.
+    for key in &auto {
+        open_to_the_batch(&mut table, key);
     }
+    parse::<C>(&table, "config")?.validate()?;
     Ok(Resolved { config, auto })
+}
+
+/// Sets a micro-batch to the batch, or the minibatch, that stands beside it.
+fn open_to_the_batch(table: &mut Table, key: &str) {
+    let mut section = table;
+    let (path, _) = key.rsplit_once('.').unwrap_or_default();
+    for part in path.split('.').filter(|part| !part.is_empty()) {
+        match section.get_mut(part) {
+            Some(Value::Table(inner)) => section = inner,
+            _ => return,
+        }
+    }
+    let batch = ["batch_size", "minibatch_size"]
+        .iter()
+        .find_map(|name| section.get(*name).cloned());
+    if let Some(batch) = batch {
+        section.insert(MICRO_BATCH.to_owned(), batch);
+    }
 }
 
 /// Takes every `micro_batch_size = "auto"` out of what was given and notes its key; a number that comes
@@ -471,6 +492,10 @@ mod tests {
         let later = resolve(&["train.micro_batch_size=auto", "train.micro_batch_size=2"]);
         assert!(later.auto.is_empty());
         assert_eq!(later.config.train.micro_batch_size, 2);
+        let settings =
+            ["train.micro_batch_size=auto", "data.valid_fraction=1.5"].map(str::to_owned);
+        let error = resolve_auto(&SftConfig::default(), None, &settings).unwrap_err();
+        assert!(error.to_string().contains("valid_fraction"), "{error}");
         let error = resolve_sft(&["train.micro_batch_size=auto"]).unwrap_err();
         assert!(error.to_string().contains("give a number"), "{error}");
         assert!(resolve_sft(&["train.micro_batch_size=\"many\""]).is_err());

@@ -15,7 +15,7 @@ use togi_rl_algos::{
 };
 
 use crate::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, Stored},
     config::{DataSection, LoopSection, OptimSection, RecipeConfig, positive, within},
     error::TrainError,
     metrics::Row,
@@ -234,8 +234,8 @@ impl Objective for Kto<'_> {
         Ok(Value::Null)
     }
 
-    fn restore(&mut self, checkpoint: &mut Checkpoint, _: &Value) -> Result<(), TrainError> {
-        self.reference.restore(checkpoint)
+    fn restore(&mut self, stored: &Stored, _: &Value) -> Result<(), TrainError> {
+        self.reference.restore(stored)
     }
 
     fn evaluate(&self, decoder: &Decoder, limit: usize) -> Result<Option<Row>, TrainError> {

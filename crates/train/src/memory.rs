@@ -75,6 +75,8 @@ pub enum Work {
         sampler: WeightFormat,
         /// Completions that go through the model at a time to be scored, micro-batches aside.
         scored: usize,
+        /// Held-out prompts that the policy answers at a time.
+        held_out: usize,
     },
 }
 
@@ -231,11 +233,18 @@ impl Demand {
                 voices,
                 sampler,
                 scored,
+                held_out,
             } => {
                 let length = prompt + new;
                 let drawn = self.sampling((*prompt, *new), (*at_once, *group), *sampler);
                 let voice = self.voice((*prompt, *new), *at_once, *sampler);
                 estimate.passes("sampling", drawn + (voices - 1) * voice);
+                if *held_out > 0 {
+                    // Each has a prompt of its own, and the policy computes as it is.
+                    let own = WeightFormat::of(self.precision).unwrap_or(WeightFormat::F32);
+                    let answers = self.sampling((*prompt, *new), (*held_out, 1), own);
+                    estimate.passes("held-out prompts", answers);
+                }
                 let tokens = scored * length;
                 let scoring = self.forward(tokens, scored * new, length);
                 estimate.passes("scoring", scoring);
@@ -325,7 +334,7 @@ impl Demand {
         )
     }
 
-    /// `(tokens, scored tokens, tokens of the longest sample)` of the largest micro-batch.
+    /// `(tokens, scored tokens, tokens of the longest sample)`, the most of each in a micro-batch.
     pub fn largest(&self) -> (usize, usize, usize) {
         let micro = self.micro.min(self.batch).max(1);
         match &self.work {
@@ -347,7 +356,7 @@ impl Demand {
                     for part in order.batch(step, self.batch).chunks(micro) {
                         let sizes = part.iter().map(|i| sizes[*i]);
                         let sum = sizes.fold((0, 0), |(t, s), size| (t + size.0, s + size.1));
-                        largest = largest.max(sum);
+                        largest = (largest.0.max(sum.0), largest.1.max(sum.1));
                     }
                 }
                 let longest = sizes.iter().map(|size| size.0).max().unwrap_or(0);

@@ -17,12 +17,11 @@ use togi_policy::{Decoder, Finish};
 use togi_reward::Score;
 
 use crate::{
-    checkpoint::Checkpoint,
+    checkpoint::Stored,
     config::{at_least_one, within},
     error::TrainError,
     metrics::{Event, Row},
     offline::Stage,
-    optimizer::AdamW,
     rollout::{Rollout, mean},
 };
 
@@ -144,12 +143,11 @@ impl MonitorConfig {
         }
         let mut text = format!("stopped at step {step} by an alarm");
         if self.action == AlarmAction::RollBack {
-            let found = Checkpoint::before(stage.run, stage.name, good, policy.device());
+            let found = Stored::before(stage.run, stage.name, good);
             text.push_str(&match found {
-                Some((at, mut checkpoint)) => {
-                    let mut moments = AdamW::new(&policy.params);
-                    checkpoint.restore("policy", policy, &mut moments, 0)?;
-                    format!("; the model is that of step {at}'s checkpoint")
+                Some(stored) => {
+                    stored.restore_parameters("policy", policy)?;
+                    format!("; the model is that of step {}'s checkpoint", stored.step)
                 }
                 None => "; there is no whole checkpoint to roll back to".to_owned(),
             });

@@ -10,7 +10,7 @@ use togi_kernels::ThreadsAwake;
 use togi_policy::{Decoder, DropoutKey, GradientSums, Weights};
 
 use crate::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, Stored},
     config::{LoopSection, OptimSection},
     error::TrainError,
     metrics::{Event, Row},
@@ -75,7 +75,7 @@ pub trait Objective {
     ///
     /// # Errors
     /// When something is missing.
-    fn restore(&mut self, _: &mut Checkpoint, _: &Value) -> Result<(), TrainError> {
+    fn restore(&mut self, _: &Stored, _: &Value) -> Result<(), TrainError> {
         Ok(())
     }
 
@@ -104,14 +104,13 @@ pub fn train(
         let mut order = Order::new(stage.seed, objective.len());
         let (mut step, mut best, mut worse) = (0, f64::INFINITY, 0);
         let mut stopped = false;
-        if let Some((at, mut checkpoint)) = stage.newest(decoder.device())? {
-            checkpoint.restore("model", decoder, &mut adam, at)?;
-            step = at;
-            best = checkpoint.state["best"].as_f64().unwrap_or(f64::INFINITY);
-            worse = checkpoint.state["worse"].as_u64().unwrap_or(0);
-            stopped = checkpoint.state["stopped"].as_bool().unwrap_or(false);
-            let kept = checkpoint.state["objective"].clone();
-            objective.restore(&mut checkpoint, &kept)?;
+        if let Some(stored) = stage.newest()? {
+            step = stored.step;
+            stored.restore("model", decoder, &mut adam, step)?;
+            best = stored.state["best"].as_f64().unwrap_or(f64::INFINITY);
+            worse = stored.state["worse"].as_u64().unwrap_or(0);
+            stopped = stored.state["stopped"].as_bool().unwrap_or(false);
+            objective.restore(&stored, &stored.state["objective"])?;
         }
         stage.watch.begin(step);
         stage.observer.on(Event::Stage {

@@ -118,14 +118,14 @@ pub fn train<A: OnlineAlgorithm>(
             monitor: Monitor::default(),
             spent: false,
         };
-        if let Some((at, mut checkpoint)) = stage.newest(models.policy.device())? {
-            let updates = checkpoint.state["updates"].as_u64().unwrap_or(0);
-            checkpoint.restore("policy", models.policy, &mut adam, updates)?;
+        if let Some(stored) = stage.newest()? {
+            let updates = stored.state["updates"].as_u64().unwrap_or(0);
+            stored.restore("policy", models.policy, &mut adam, updates)?;
             if config.reference.moves() {
-                reference::restore(&mut checkpoint, &mut follower)?;
+                reference::restore(&stored, &mut follower)?;
             }
-            progress = restored(&checkpoint.state)?;
-            step = at;
+            progress = restored(&stored.state)?;
+            step = stored.step;
         } else if config.monitor.rolls_back() {
             let start = progress.checkpoint(models.policy, &adam, &follower, config);
             start.save(stage.run, name, 0, config.keep_checkpoints)?;

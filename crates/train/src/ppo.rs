@@ -142,17 +142,17 @@ pub fn train(
         let (mut step, mut kl_coef, mut moments) = (0, config.kl_coef, Moments::default());
         let (mut follower, mut spent) = (models.reference.clone(), false);
         let mut monitor = Monitor::default();
-        if let Some((at, mut checkpoint)) = stage.newest(models.policy.device())? {
-            let state = State::of(&checkpoint.state)?;
+        if let Some(stored) = stage.newest()? {
+            let state = State::of(&stored.state)?;
             let (policy_updates, value_updates) = (state.policy_updates, state.value_updates);
-            checkpoint.restore("policy", models.policy, &mut adam, policy_updates)?;
-            checkpoint.restore("value", models.value, &mut value_adam, value_updates)?;
+            stored.restore("policy", models.policy, &mut adam, policy_updates)?;
+            stored.restore("value", models.value, &mut value_adam, value_updates)?;
             if config.reference.moves() {
-                reference::restore(&mut checkpoint, &mut follower)?;
+                reference::restore(&stored, &mut follower)?;
             }
             (spent, kl_coef, moments, monitor) =
                 (state.spent, state.kl_coef, state.moments, state.monitor);
-            step = at;
+            step = stored.step;
         } else if config.monitor.rolls_back() {
             let mut start = Checkpoint::default();
             start.add("policy", models.policy, &adam);

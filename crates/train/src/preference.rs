@@ -14,7 +14,7 @@ use togi_policy::{Decoder, LoraConfig, Weights, log_probs::pad};
 use togi_rl_algos::{Normalisation, PairLogps, bco::RewardShift, dpo, wpo::wpo_weights};
 
 use crate::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, Stored},
     config::{DataSection, LoopSection, OptimSection, RecipeConfig, within},
     error::TrainError,
     metrics::Row,
@@ -335,12 +335,12 @@ impl Objective for Preference<'_> {
         Ok(json!({"shift": self.shift.map(|shift| shift.mean)}))
     }
 
-    fn restore(&mut self, checkpoint: &mut Checkpoint, kept: &Value) -> Result<(), TrainError> {
+    fn restore(&mut self, stored: &Stored, kept: &Value) -> Result<(), TrainError> {
         if let Some(kept) = &mut self.reference {
             if self.settings.reference.moves() {
-                reference::restore(checkpoint, kept.decoder_mut())?;
+                reference::restore(stored, kept.decoder_mut())?;
             }
-            kept.restore(checkpoint)?;
+            kept.restore(stored)?;
         }
         if let Some(shift) = &mut self.shift {
             let reason = "its state has no `shift`";

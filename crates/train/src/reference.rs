@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use togi_policy::Decoder;
 
 use crate::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, Stored},
     config::{at_least_one, within},
     error::TrainError,
     optimizer::AdamW,
@@ -105,12 +105,9 @@ pub(crate) fn save(checkpoint: &mut Checkpoint, reference: &Decoder) {
 /// Reads it back.
 ///
 /// # Errors
-/// As [`Checkpoint::restore`].
-pub(crate) fn restore(
-    checkpoint: &mut Checkpoint,
-    reference: &mut Decoder,
-) -> Result<(), TrainError> {
-    checkpoint.restore("reference", reference, &mut AdamW::default(), 0)
+/// As [`Stored::restore`].
+pub(crate) fn restore(stored: &Stored, reference: &mut Decoder) -> Result<(), TrainError> {
+    stored.restore_parameters("reference", reference)
 }
 
 #[cfg(test)]

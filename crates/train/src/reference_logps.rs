@@ -19,7 +19,10 @@ use togi_policy::{Decoder, Precision, TokenLogps, Weights, known::home};
 use togi_rl_algos::ld_dpo::length_desensitised;
 
 use crate::{
-    checkpoint::Checkpoint, error::TrainError, offline::host, reference::ReferenceUpdate,
+    checkpoint::{Checkpoint, Stored},
+    error::TrainError,
+    offline::host,
+    reference::ReferenceUpdate,
     run_folder::write_whole,
 };
 
@@ -172,11 +175,11 @@ impl ReferenceLogps {
     ///
     /// # Errors
     /// When the checkpoint does not have it.
-    pub(crate) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+    pub(crate) fn restore(&mut self, stored: &Stored) -> Result<(), TrainError> {
         if self.disk.is_some() {
             return Ok(());
         }
-        let mut files = checkpoint.files.iter();
+        let mut files = stored.files.iter();
         let bytes = files.find(|(name, _)| name == FILE).map(|(_, bytes)| bytes);
         let known = bytes.and_then(|bytes| decode(bytes));
         let reason = format!("has no `{FILE}`; was it written by another version?");

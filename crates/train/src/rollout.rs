@@ -232,11 +232,17 @@ impl HeldOut<'_> {
         let (sampling, seed) = (self.sampling, stage.seed ^ 0x7661_6c69);
         let drawn = rollouts(policy, self.tokenizer, &prompts, sampling, seed, 0)?;
         let scored = scores(self.reward, &drawn, stage.name, step)?;
-        // The policy's log-probabilities are those that it was sampled with.
-        let seen = |r: &Rollout| r.sampler_logps.iter().map(|x| f64::from(*x)).collect();
-        let logps = BothLogps {
-            policy: drawn.iter().map(seen).collect(),
-            reference: logps_of(self.reference, &drawn, sampling.temperature)?,
+        let temperature = sampling.temperature;
+        let logps = if policy.precision == Precision::F32 {
+            // The policy's are those that it was sampled with.
+            let seen = |r: &Rollout| r.sampler_logps.iter().map(|x| f64::from(*x)).collect();
+            BothLogps {
+                policy: drawn.iter().map(seen).collect(),
+                reference: logps_of(self.reference, &drawn, temperature)?,
+            }
+        } else {
+            // Sampling rounds otherwise than scoring: the KL of two equal models would be made of that.
+            BothLogps::of(policy, self.reference, &drawn, temperature)?
         };
         let kl = logps.sequence_kl();
         let mut row = Row::default();

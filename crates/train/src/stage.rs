@@ -2,11 +2,10 @@
 
 use std::time::Instant;
 
-use burn::tensor::Device;
 use togi_eval::report::Alarm;
 
 use crate::{
-    checkpoint::{Checkpoint, Found},
+    checkpoint::Stored,
     error::TrainError,
     memory::{Watch, refused, unless_refused},
     metrics::{Event, Observer, Row},
@@ -29,8 +28,8 @@ pub struct Stage<'a> {
 
 impl Stage<'_> {
     /// The newest whole checkpoint, if there is one; tells about broken ones.
-    pub(crate) fn newest(&mut self, device: &Device) -> Result<Found, TrainError> {
-        let (found, skipped) = Checkpoint::newest(self.run, self.name, device)?;
+    pub(crate) fn newest(&mut self) -> Result<Option<Stored>, TrainError> {
+        let (found, skipped) = Stored::newest(self.run, self.name)?;
         for reason in skipped {
             let text = format!("passed over a broken checkpoint: {reason}");
             self.observer.on(Event::Message(&text));

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -30,7 +31,9 @@ pub(crate) fn browser() -> Option<String> {
         .status();
     match found {
         Ok(status) if status.success() => return Some(program),
-        _ => eprintln!("skipped: `{program}` does not run"),
+        _ => {
+            let _ = writeln!(std::io::stderr(), "skipped: `{program}` does not run");
+        }
     }
     let required = std::env::var("TOGI_REQUIRE_CHROMIUM").is_ok_and(|v| v == "1");
     assert!(!required, "`{program}` is required and does not run");

@@ -112,7 +112,15 @@ impl Demand {
     fn draws(&self) -> Option<(usize, usize)> {
         match (&self.drawing, &self.work) {
             (Some(drawing), _) => Some((drawing.new, drawing.at_once)),
-            (None, Work::Drawn { new, at_once, .. }) => Some((*new, *at_once)),
+            (
+                None,
+                Work::Drawn {
+                    new,
+                    at_once,
+                    held_out,
+                    ..
+                },
+            ) => Some((*new, *at_once.max(held_out))),
             (None, Work::Fixed { .. }) => None,
         }
     }
@@ -142,7 +150,12 @@ impl Demand {
         let mut fewer = self.clone();
         match (&mut fewer.drawing, &mut fewer.work) {
             (Some(drawing), _) => drawing.at_once = count,
-            (None, Work::Drawn { at_once, .. }) => *at_once = count,
+            (
+                None,
+                Work::Drawn {
+                    at_once, held_out, ..
+                },
+            ) => (*at_once, *held_out) = (count.min(*at_once), count.min(*held_out)),
             (None, Work::Fixed { .. }) => {}
         }
         fewer

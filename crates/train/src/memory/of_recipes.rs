@@ -1,7 +1,7 @@
 //! What each recipe asks of memory. The model is given as it is before an adapter is added.
 
 use togi_kernels::is_cpu;
-use togi_policy::{Decoder, Precision, WeightFormat};
+use togi_policy::{Decoder, Precision, Sampling, WeightFormat};
 
 use super::{Demand, Form, Sizes, Work};
 use crate::{
@@ -147,12 +147,13 @@ impl Demand {
     pub fn ppo(config: &PpoConfig, decoder: &Decoder, rewards: usize, prompts: &Sizes) -> Self {
         let work = Work::Drawn {
             prompt: longest(prompts),
-            new: config.sampling.max_new_tokens,
+            new: longest_answer(decoder, prompts, &config.sampling),
             at_once: config.sampling.batch_size.min(config.prompts_per_step),
             group: 1,
             voices: 1,
             sampler: sampled(&config.sampler),
             scored: LOOKED_AT.min(config.eval_samples),
+            held_out: config.sampling.batch_size.min(config.eval_samples),
         };
         Self {
             lora: config.lora.clone(),
@@ -187,12 +188,13 @@ impl Demand {
         };
         let work = Work::Drawn {
             prompt: longest(prompts),
-            new: config.sampling.max_new_tokens,
+            new: longest_answer(decoder, prompts, &config.sampling),
             at_once: config.sampling.batch_size.min(once),
             group,
             voices: 1 + usize::from(config.algorithm.opponent().is_some()),
             sampler: sampled(&config.sampler),
             scored: LOOKED_AT.min(config.eval_samples),
+            held_out: config.sampling.batch_size.min(config.eval_samples),
         };
         let unit = match config.algorithm.keeps_groups() {
             true => config.completions_per_prompt.max(1),
@@ -217,6 +219,13 @@ impl Demand {
 pub(super) fn sampled(sampler: &SamplerSection) -> WeightFormat {
     let format = sampler.format(Precision::of_program());
     format.unwrap_or(WeightFormat::F32)
+}
+
+/// Tokens of an answer to the longest prompt: it ends where the model has no positions left.
+pub(super) fn longest_answer(decoder: &Decoder, prompts: &Sizes, sampling: &Sampling) -> usize {
+    let positions = decoder.config.max_position_embeddings;
+    let left = positions.saturating_sub(longest(prompts)).max(1);
+    sampling.max_new_tokens.min(left)
 }
 
 pub(super) fn longest(prompts: &Sizes) -> usize {

@@ -5,7 +5,7 @@ use togi_policy::{Decoder, PolicyError, Sampling};
 
 use super::{
     Demand, Drawing, Keys, Sizes, Work,
-    of_recipes::{longest, sampled},
+    of_recipes::{longest, longest_answer, sampled},
 };
 use crate::{
     cai::CaiConfig,
@@ -132,7 +132,7 @@ impl OfStage {
         prompts: &Sizes,
     ) -> Result<Self, PolicyError> {
         let label = &config.label;
-        let new = label.sampling.max_new_tokens;
+        let new = longest_answer(decoder, prompts, &label.sampling);
         let sizes = pairs(prompts, label.prompts, new);
         let demand = match &config.learn {
             Learn::Policy(settings) => Demand::preference(settings, decoder, sizes),
@@ -141,7 +141,7 @@ impl OfStage {
                 Demand::reward(settings, &scoring, sizes)
             }
         };
-        let drawn = drawing(&label.sampling, 2 * label.batch_size, prompts);
+        let drawn = drawing(decoder, &label.sampling, 2 * label.batch_size, prompts);
         Ok(Self {
             name: "rlaif",
             keys: Keys::answers("learn.", "label."),
@@ -160,10 +160,10 @@ impl OfStage {
         judges: usize,
         prompts: &Sizes,
     ) -> Self {
-        let new = config.sampling.max_new_tokens;
+        let new = longest_answer(decoder, prompts, &config.sampling);
         let revised = |size: &(usize, usize)| (size.0 + new, new);
         let sizes = prompts.iter().take(config.prompts).map(revised).collect();
-        let drawn = drawing(&config.sampling, config.batch_size, prompts);
+        let drawn = drawing(decoder, &config.sampling, config.batch_size, prompts);
         Self {
             name: "revisions",
             keys: Keys::answers("sft.", ""),
@@ -179,8 +179,9 @@ impl OfStage {
     /// What `cai` learns of its comparisons; the model that the run started from is kept too.
     pub fn cai(config: &CaiConfig, decoder: &Decoder, judges: usize, prompts: &Sizes) -> Self {
         let (label, settings) = (&config.label, &config.preference);
-        let sizes = pairs(prompts, label.prompts, label.sampling.max_new_tokens);
-        let drawn = drawing(&label.sampling, 2 * label.batch_size, prompts);
+        let new = longest_answer(decoder, prompts, &label.sampling);
+        let sizes = pairs(prompts, label.prompts, new);
+        let drawn = drawing(decoder, &label.sampling, 2 * label.batch_size, prompts);
         let start = decoder.params.count().0;
         Self {
             name: "cai",
@@ -199,14 +200,15 @@ impl OfStage {
     pub fn rso(config: &RsoConfig, decoder: &Decoder, rewards: usize, prompts: &Sizes) -> Self {
         let settings: &PreferenceConfig = &config.preference;
         let sampling = &config.sampling;
-        let sizes = pairs(prompts, config.prompts, sampling.max_new_tokens);
+        let new = longest_answer(decoder, prompts, sampling);
+        let sizes = pairs(prompts, config.prompts, new);
         let demand = Demand::preference(settings, decoder, sizes);
         Self {
             name: "rso",
             keys: Keys::answers("preference.", ""),
             demand: Demand {
                 frozen: rewards,
-                drawing: Some(drawing(sampling, sampling.batch_size, prompts)),
+                drawing: Some(drawing(decoder, sampling, sampling.batch_size, prompts)),
                 ..demand
             },
         }
@@ -246,10 +248,10 @@ fn pairs(prompts: &Sizes, count: usize, new: usize) -> Sizes {
 }
 
 /// Drawing at most so many answers together.
-fn drawing(sampling: &Sampling, together: usize, prompts: &Sizes) -> Drawing {
+fn drawing(decoder: &Decoder, sampling: &Sampling, together: usize, prompts: &Sizes) -> Drawing {
     Drawing {
         prompt: longest(prompts),
-        new: sampling.max_new_tokens,
+        new: longest_answer(decoder, prompts, sampling),
         at_once: sampling.batch_size.min(together),
         sampler: sampled(&SamplerSection::default()),
     }
