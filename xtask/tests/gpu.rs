@@ -505,10 +505,6 @@ fn bytes(text: &str, label: &str) -> f64 {
 #[test]
 fn the_estimate_is_within_15_percent_of_what_the_pools_reserve() {
     let Some(kind) = gpu() else { return };
-    if cfg!(feature = "fusion") {
-        skipped("what Burn holds where it fuses is not estimated");
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name).display().to_string();
     let (model, data, rules) = (place("model"), place("pairs.jsonl"), place("rules.toml"));
