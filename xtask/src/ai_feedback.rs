@@ -74,7 +74,13 @@ pub(crate) fn run_rlaif(arguments: &TrainArguments) -> Result<()> {
     match &config.learn {
         Learn::RewardModel(settings) => {
             *decoder = decoder.with_score_head(Some(seed))?;
-            let last = rlaif::learn_reward(&mut stage, decoder, &labelled, settings)?;
+            let last = rlaif::learn_reward(
+                &mut stage,
+                decoder,
+                &labelled,
+                tokenizer.answer_frame().as_ref(),
+                settings,
+            )?;
             session.finish_run(&policy, None, last, arguments, seed)
         }
         Learn::Policy(settings) => {
@@ -156,6 +162,13 @@ pub(crate) fn run_cai(arguments: &TrainArguments) -> Result<()> {
             .max_length
             .min(decoder.config.max_position_embeddings);
         let (train, valid) = cai::samples(&chains, asked, &tokenizer, share, longest)?;
+        let whole = chains.iter().filter(|chain| chain.unscorable.is_none());
+        let too_long = whole.count() - train.len() - valid.len();
+        if too_long > 0 {
+            let text =
+                format!("{too_long} revisions are longer than {longest} tokens and left out (sft.data.max_length)");
+            stage.observer.on(Event::Message(&text));
+        }
         // Now the revisions are known.
         let learning = revising.with_sizes(sizes(&train));
         stage.watch = watching.over(&learning, &device);

@@ -10,7 +10,7 @@ use togi_data::{DataError, Located, LossOn, TokenizeOptions, Tokenizer, lab::Wri
 use togi_policy::Policy;
 use togi_train::{
     config::{DataSection, RecipeConfig, Resolved, resolve, resolve_auto},
-    data::{LabRows, samples},
+    data::{LabRows, Samples, samples},
     kto::KtoConfig,
     memory::{
         Available, Demand, Extent, Keys, OfStage, Sizes, Watching, available, human, parse_size,
@@ -172,10 +172,22 @@ impl TrainArguments {
         (section, loss_on, seed): (&DataSection, LossOn, u64),
         tokenize: Tokenize<T>,
     ) -> Result<Sizes> {
+        let data = self.samples(policy, rows, (section, loss_on, seed), tokenize)?;
+        Ok(sizes(&data.train))
+    }
+
+    pub(crate) fn samples<T>(
+        &self,
+        policy: &Policy,
+        rows: LabRows,
+        (section, loss_on, seed): (&DataSection, LossOn, u64),
+        tokenize: Tokenize<T>,
+    ) -> Result<Samples<T>> {
         let (tokenizer, options) = (&policy.tokenizer, section.options(loss_on));
         let source = self.source()?;
-        let data = samples(&source, rows, section, seed, tokenizer, &options, tokenize)?;
-        Ok(sizes(&data.train))
+        Ok(samples(
+            &source, rows, section, seed, tokenizer, &options, tokenize,
+        )?)
     }
 
     pub(crate) fn sft_config(&self) -> Result<SftConfig> {

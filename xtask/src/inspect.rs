@@ -15,7 +15,10 @@ use togi_policy::Policy;
 use togi_train::{
     config::{DataSection, RecipeConfig, to_toml},
     data::{DataSource, LabRows, Rows, rows},
-    memory::{self, Available, Demand, Extent, Keys, OfStage, RlhfSizes, Sizes, available, human},
+    memory::{
+        self, Available, Demand, Extent, Keys, OfStage, PromptSizes, RlhfSizes, Sizes, available,
+        human,
+    },
     online::{OnlineAlgorithm, OnlineConfig},
     ppo::ValueInit,
     reward::{RewardConfig, RewardLoss},
@@ -178,7 +181,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             add_lora(&mut policy, settings.lora.as_ref(), settings.seed)?;
             let prompts = arguments.look_prompts(&policy, &settings.data, settings.seed)?;
             let rewards = train.reward_parameters(&policy);
-            let stage = OfStage::rso(&config, &plain, rewards, &prompts);
+            let stage = OfStage::rso(&config, &plain, rewards, &prompts.train);
             arguments.memory_of_stages(&[stage], &device)?;
         }
         Recipe::Rlaif => {
@@ -186,14 +189,14 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<()> {
             let (policy, seed) = (heading(train, &config, &device, config.seed)?, config.seed);
             let prompts = arguments.look_prompts(&policy, config.learn.data(), seed)?;
             let judge = train.judge_parameters(&policy);
-            let stage = OfStage::rlaif(&config, &policy.decoder, judge, &prompts)?;
+            let stage = OfStage::rlaif(&config, &policy.decoder, judge, &prompts.train)?;
             arguments.memory_of_stages(&[stage], &device)?;
         }
         Recipe::Cai => {
             let config = train.cai_config()?;
             let (policy, seed) = (heading(train, &config, &device, config.seed)?, config.seed);
             let prompts = arguments.look_prompts(&policy, &config.preference.data, seed)?;
-            let stages = train.cai_stages(&config, &policy, &prompts);
+            let stages = train.cai_stages(&config, &policy, &prompts.train);
             arguments.memory_of_stages(&stages, &device)?;
         }
         Recipe::Rlhf => {
@@ -306,9 +309,16 @@ impl InspectArguments {
     }
 
     /// Shows prompts.
-    fn look_prompts(&self, policy: &Policy, section: &DataSection, seed: u64) -> Result<Sizes> {
+    fn look_prompts(
+        &self,
+        policy: &Policy,
+        section: &DataSection,
+        seed: u64,
+    ) -> Result<PromptSizes> {
         let (rows, on) = (LabRows::Prompts, LossOn::Completion);
-        self.look(policy, rows, section, on, seed, tokenize::prompt)
+        let (train, held_out) =
+            self.look_at_both(policy, rows, section, on, seed, tokenize::prompt)?;
+        Ok(PromptSizes { train, held_out })
     }
 
     /// Shows what a reward model learns from.
@@ -336,6 +346,20 @@ impl InspectArguments {
         seed: u64,
         tokenize: Tokenize<T>,
     ) -> Result<Sizes> {
+        let both = self.look_at_both(policy, wanted, section, loss_on, seed, tokenize)?;
+        Ok(both.0)
+    }
+
+    /// The same, and says how many are held out.
+    fn look_at_both<T: Shown>(
+        &self,
+        policy: &Policy,
+        wanted: LabRows,
+        section: &DataSection,
+        loss_on: LossOn,
+        seed: u64,
+        tokenize: Tokenize<T>,
+    ) -> Result<(Sizes, usize)> {
         let source: DataSource = self.train.source()?;
         let options = section.options(loss_on);
         // Rows that cannot be used are all named here, whatever training does about them.
@@ -396,7 +420,7 @@ impl InspectArguments {
         }
         let lengths = Lengths::measure(&good, tokenizer, &options, tokenize)?;
         self.histogram(&lengths, section);
-        Ok(sizes)
+        Ok((sizes, valid.len()))
     }
 
     fn histogram(&self, lengths: &Lengths, section: &DataSection) {

@@ -55,6 +55,7 @@ pub(crate) fn parse(spec: &str, own: &Policy, device: &Device, seed: u64) -> Res
     }
     Ok(JudgeSource::Reward(Box::new(RewardModel::new(
         model.decoder,
+        model.tokenizer.answer_frame(),
         16,
     ))))
 }

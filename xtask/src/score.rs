@@ -105,7 +105,11 @@ pub(crate) fn run(arguments: &ScoreArguments) -> Result<()> {
         (Box::new(LabGold), togi_data::lab::tokenizer()?)
     } else {
         let model = reward_model(&arguments.reward, &device, 0)?;
-        let reward = RewardModel::new(model.decoder, arguments.batch_size);
+        let reward = RewardModel::new(
+            model.decoder,
+            model.tokenizer.answer_frame(),
+            arguments.batch_size,
+        );
         (Box::new(reward), model.tokenizer)
     };
     let (rows, skipped) = rows(arguments, &tokenizer)?;

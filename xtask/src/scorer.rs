@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
-use togi_data::Tokenizer;
+use togi_data::{AnswerFrame, Tokenizer};
 use togi_policy::{Decoder, Head, ModelConfig, Policy, source::Source};
 use togi_reward::{
     Combine, Ensemble, LabGold, Reward, RewardModel, Rulebook, Weighted, judge::OracleRating,
@@ -24,6 +24,8 @@ const JUDGE: &str = "judge:";
 pub(crate) struct Scorers {
     /// Reward models.
     pub(crate) models: Vec<Decoder>,
+    /// What the chat template writes around the answers that they read.
+    frame: Option<AnswerFrame>,
     /// Rules and ratings.
     others: Vec<Box<dyn Reward>>,
     /// Numbers in the language models that rate.
@@ -175,6 +177,7 @@ impl RewardArguments {
         let models = self.models(tokenizer, device, seed)?;
         Ok(Scorers {
             models,
+            frame: tokenizer.answer_frame(),
             others,
             of_judges,
         })
@@ -246,10 +249,15 @@ impl RewardArguments {
 
     /// One reward: the models', or the lab's gold without any, and what rules and ratings add to it.
     pub(crate) fn combined(&self, scorers: Scorers, at_once: usize) -> Box<dyn Reward> {
-        let Scorers { models, others, .. } = scorers;
+        let Scorers {
+            models,
+            frame,
+            others,
+            ..
+        } = scorers;
         let mut members: Vec<(f64, Box<dyn Reward>)> = Vec::new();
         if !self.is_without_models() {
-            members.push((1.0, self.together(models, at_once)));
+            members.push((1.0, self.together(models, frame.as_ref(), at_once)));
         }
         members.extend(others.into_iter().map(|other| (1.0, other)));
         match members.len() {
@@ -258,10 +266,17 @@ impl RewardArguments {
         }
     }
 
-    fn together(&self, models: Vec<Decoder>, at_once: usize) -> Box<dyn Reward> {
+    fn together(
+        &self,
+        models: Vec<Decoder>,
+        frame: Option<&AnswerFrame>,
+        at_once: usize,
+    ) -> Box<dyn Reward> {
         let mut members: Vec<Box<dyn Reward>> = models
             .into_iter()
-            .map(|decoder| Box::new(RewardModel::new(decoder, at_once)) as Box<dyn Reward>)
+            .map(|decoder| {
+                Box::new(RewardModel::new(decoder, frame.cloned(), at_once)) as Box<dyn Reward>
+            })
             .collect();
         if members.len() <= 1 {
             return members.pop().unwrap_or_else(|| Box::new(LabGold));

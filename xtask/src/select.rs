@@ -216,7 +216,11 @@ fn scored(all: &[Item], model: Policy, arguments: &SelectArguments) -> Scores {
         .iter()
         .map(|item| samples(item, tokenizer, &options))
         .collect();
-    let reward = RewardModel::new(model.decoder, arguments.batch_size);
+    let reward = RewardModel::new(
+        model.decoder,
+        model.tokenizer.answer_frame(),
+        arguments.batch_size,
+    );
     let flat: Vec<Scorable<'_>> = samples
         .iter()
         .flatten()

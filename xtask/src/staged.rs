@@ -7,7 +7,7 @@ use togi_train::{
     cai::CaiConfig,
     config::DataSection,
     data::LabRows,
-    memory::{OfStage, RlhfSizes, Sizes},
+    memory::{OfStage, PromptSizes, RlhfSizes, Sizes},
     rlaif::RlaifConfig,
     rlhf::RlhfConfig,
     rso::RsoConfig,
@@ -53,7 +53,7 @@ impl TrainArguments {
             let policy = self.load(device, config.seed)?;
             let prompts = self.prompt_sizes(&policy, config.learn.data(), config.seed)?;
             let judge = self.judge_parameters(&policy);
-            let stage = OfStage::rlaif(config, &policy.decoder, judge, &prompts)?;
+            let stage = OfStage::rlaif(config, &policy.decoder, judge, &prompts.train)?;
             Ok(vec![stage])
         })
     }
@@ -63,7 +63,7 @@ impl TrainArguments {
         self.settle_stages(&defaults, |config: &CaiConfig, device| {
             let policy = self.load(device, config.seed)?;
             let prompts = self.prompt_sizes(&policy, &config.preference.data, config.seed)?;
-            Ok(self.cai_stages(config, &policy, &prompts))
+            Ok(self.cai_stages(config, &policy, &prompts.train))
         })
     }
 
@@ -89,7 +89,7 @@ impl TrainArguments {
             let policy = self.load(device, settings.seed)?;
             let prompts = self.prompt_sizes(&policy, &settings.data, settings.seed)?;
             let rewards = self.reward_parameters(&policy);
-            let stage = OfStage::rso(config, &policy.decoder, rewards, &prompts);
+            let stage = OfStage::rso(config, &policy.decoder, rewards, &prompts.train);
             Ok(vec![stage])
         })
     }
@@ -99,9 +99,10 @@ impl TrainArguments {
         policy: &Policy,
         section: &DataSection,
         seed: u64,
-    ) -> Result<Sizes> {
+    ) -> Result<PromptSizes> {
         let how = (section, LossOn::Completion, seed);
-        self.sizes(policy, LabRows::Prompts, how, tokenize::prompt)
+        let prompts = self.samples(policy, LabRows::Prompts, how, tokenize::prompt)?;
+        Ok(PromptSizes::of(&prompts))
     }
 
     /// Numbers in a judge that is a model of its own, which is taken to be of the policy's size before it is

@@ -18,7 +18,7 @@ use togi_train::{
     config::{RecipeConfig, to_toml},
     data::{DataSource, LabRows, check},
     kto::Kto,
-    memory::{Demand, OfStage, Watch, sizes},
+    memory::{Demand, OfStage, PromptSizes, Watch, sizes},
     online::{self, OnlineAlgorithm, OnlineConfig, OnlineModels},
     ppo::{self, Models, ValueInit},
     preference::PreferenceConfig,
@@ -117,9 +117,14 @@ impl TrainArguments {
         settings.extend(self.seed.map(|seed| format!("{seed_key}={seed}")));
         if let Some(steps) = self.max_steps {
             let Some(key) = self.recipe.steps_key() else {
-                let text = "--max-steps: rlhf has several stages; use for instance --set \
-                            ppo.max_steps=N";
-                return Err(InputError(text.to_owned()).into());
+                let (name, stage) = match self.recipe {
+                    Recipe::Cai => ("cai", "preference.train"),
+                    _ => ("rlhf", "ppo"),
+                };
+                let text = format!(
+                    "--max-steps: {name} has several stages; use for instance --set {stage}.max_steps=N"
+                );
+                return Err(InputError(text).into());
             };
             settings.push(format!("{key}={steps}"));
         }
@@ -479,7 +484,8 @@ fn run_ppo(arguments: &TrainArguments) -> Result<()> {
     let mut policy = session.start(arguments, config.seed)?;
     let start = arguments.compared(&policy);
     let data = session.prompts(&source, &config.data, &policy, config.seed)?;
-    let demand = |rewards| Demand::ppo(&config, &policy.decoder, rewards, &sizes(&data.train));
+    let prompts = PromptSizes::of(&data);
+    let demand = |rewards| Demand::ppo(&config, &policy.decoder, rewards, &prompts);
     let asks = |rewards| arguments.of_stage(demand(rewards));
     let models = session.scorers(arguments, &policy, config.seed, asks)?;
     let mut value = match (models.models.first(), config.value_init) {
@@ -559,7 +565,8 @@ fn run_online<A: OnlineAlgorithm>(
     let mut policy = session.start(arguments, config.seed)?;
     let start = arguments.compared(&policy);
     let data = session.prompts(&source, &config.data, &policy, config.seed)?;
-    let demand = |rewards| Demand::online(&config, &policy.decoder, rewards, &sizes(&data.train));
+    let prompts = PromptSizes::of(&data);
+    let demand = |rewards| Demand::online(&config, &policy.decoder, rewards, &prompts);
     let asks = |rewards| arguments.of_stage(demand(rewards));
     let models = session.scorers(arguments, &policy, config.seed, asks)?;
     let reward = arguments.scorer.combined(models, config.micro_batch_size);

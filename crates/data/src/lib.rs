@@ -32,4 +32,4 @@ pub use sample::{
 };
 pub use token_bytes::TokenBytes;
 pub use tokenize::{HhAs, LossOn, OverLong, TokenizeOptions};
-pub use tokenizer::{SpecialTokens, Tokenizer};
+pub use tokenizer::{AnswerFrame, SpecialTokens, Tokenizer};

@@ -152,7 +152,7 @@ pub fn pair(
 }
 
 /// Completions with a label each: one of a row with a label, two of a pair (the chosen one wanted);
-/// `None` if all were dropped as too long.
+/// `None` if one was dropped as too long.
 ///
 /// # Errors
 /// Names file, line and field.
@@ -188,11 +188,12 @@ pub fn labelled(
     };
     let mut samples = Vec::with_capacity(answers.len());
     for (prompt, answer, field, desirable) in answers {
-        if let Some(sample) = row.fit(row.answered(prompt, answer, field)?)? {
-            samples.push(LabelledSample { sample, desirable });
-        }
+        let Some(sample) = row.fit(row.answered(prompt, answer, field)?)? else {
+            return Ok(None);
+        };
+        samples.push(LabelledSample { sample, desirable });
     }
-    Ok((!samples.is_empty()).then_some(samples))
+    Ok(Some(samples))
 }
 
 /// Ranked completions: of a ranking, or the two of a pair; `None` if one was dropped as too long.

@@ -24,6 +24,28 @@ pub struct SpecialTokens {
     pub unk: Option<String>,
 }
 
+/// What a chat template writes around an answer, as ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerFrame {
+    /// Before it.
+    pub before: Vec<u32>,
+    /// The token that ends it.
+    pub end: u32,
+    /// Behind that: a line break in ChatML.
+    pub after: Vec<u32>,
+}
+
+impl AnswerFrame {
+    /// What belongs behind an answer that a model has ended after a prompt of the template's; nothing where it was cut, or the
+    /// prompt is another text.
+    pub fn rest(&self, prompt: &[u32], answer: &[u32]) -> &[u32] {
+        match prompt.ends_with(&self.before) && answer.last() == Some(&self.end) {
+            true => &self.after,
+            false => &[],
+        }
+    }
+}
+
 /// Text to ids and back.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
@@ -364,6 +386,22 @@ impl Tokenizer {
         template.render(messages, add_generation_prompt)
     }
 
+    /// What the chat template writes around an answer; none without a template, and where it writes nothing behind the
+    /// token that ends one.
+    pub fn answer_frame(&self) -> Option<AnswerFrame> {
+        let mut messages = vec![Message::new("user", "a")];
+        let asked = self.render(&messages, false).ok()?;
+        let opened = self.render(&messages, true).ok()?;
+        messages.push(Message::new("assistant", "b"));
+        let answered = self.render(&messages, false).ok()?;
+        let before = self.encode(opened.strip_prefix(&asked)?).ok()?;
+        let ids = self.encode(answered.strip_prefix(&opened)?).ok()?;
+        let end = ids.iter().rposition(|id| self.eos_ids.contains(id))?;
+        let (end, after) = (ids[end], ids[end + 1..].to_vec());
+        let both = !before.is_empty() && !after.is_empty();
+        both.then_some(AnswerFrame { before, end, after })
+    }
+
     /// Writes `tokenizer.json` and `tokenizer_config.json` as `transformers` reads them.
     ///
     /// # Errors
@@ -405,6 +443,10 @@ mod tests {
 
     /// A word-level tokenizer whose post-processor puts `<s>` before and `</s>` after a text.
     fn with_post_processor() -> Tokenizer {
+        with_template("{{ bos_token }}x")
+    }
+
+    fn with_template(template: &str) -> Tokenizer {
         let added = |id: u32, content: &str| {
             json!({"id": id, "content": content, "single_word": false, "lstrip": false,
                    "rstrip": false, "normalized": false, "special": true})
@@ -433,7 +475,33 @@ mod tests {
             eos: Some("</s>".to_owned()),
             ..SpecialTokens::default()
         };
-        Tokenizer::from_parts(inner, Some("{{ bos_token }}x".to_owned()), special).unwrap()
+        Tokenizer::from_parts(inner, Some(template.to_owned()), special).unwrap()
+    }
+
+    #[test]
+    fn what_a_template_writes_around_an_answer_is_found() {
+        let template = |behind: &str| {
+            with_template(&format!(
+                "{{% for m in messages %}}<s>{{{{ m.role }}}} {{{{ m.content }}}}</s>{behind}{{% endfor %}}\
+                 {{% if add_generation_prompt %}}<s>assistant {{% endif %}}"
+            ))
+        };
+        let frame = template(" b").answer_frame().unwrap();
+        let (before, after) = (vec![0, 4], vec![3]);
+        assert_eq!(
+            frame,
+            AnswerFrame {
+                before,
+                end: 1,
+                after
+            }
+        );
+        let prompt = [0, 4, 2, 1, 3, 0, 4];
+        assert_eq!(frame.rest(&prompt, &[3, 1]), [3]);
+        assert!(frame.rest(&prompt, &[3]).is_empty(), "it was cut");
+        assert!(frame.rest(&[2], &[3, 1]).is_empty(), "a plain prompt");
+        assert_eq!(template("").answer_frame(), None);
+        assert_eq!(with_post_processor().answer_frame(), None);
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub fn correlation(x: &[f64], y: &[f64]) -> f64 {
 pub struct LengthBias {
     /// Correlation of the margin with how much longer the preferred answer is.
     pub correlation: f64,
-    /// Share of pairs whose longer answer gets the higher reward.
+    /// Share of pairs whose longer answer gets the higher reward; of equal ones half.
     pub longer_wins: f64,
     /// Accuracy where the preferred answer is the longer one, with the number of such pairs.
     pub where_longer: (f64, usize),
@@ -97,7 +97,10 @@ impl LengthBias {
             let pairs = margins.iter().zip(longer_by);
             let of_kind: Vec<f64> = pairs
                 .filter(|(_, by)| **by * sign > 0.0)
-                .map(|(margin, _)| f64::from(u8::from(*margin > 0.0)))
+                .map(|(margin, _)| match *margin {
+                    0.0 => 0.5,
+                    margin => f64::from(u8::from(margin > 0.0)),
+                })
                 .collect();
             let n = of_kind.len();
             (of_kind.iter().sum::<f64>() / (n as f64).max(1.0), n)

@@ -10,9 +10,7 @@ use togi_kernels::{
     WeightFormat, composed,
 };
 
-#[cfg(feature = "gpu")]
-use common::skipped;
-use common::{close, host, numbers};
+use common::{close, host, numbers, skipped};
 
 fn leaf<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
     let data = TensorData::new(numbers(seed, shape.iter().product()), shape);

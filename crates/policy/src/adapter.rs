@@ -23,7 +23,7 @@ const TENSORS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 
 /// Writes the model's adapter as PEFT reads it. `base` is where the model without the adapter is:
-/// a folder, or a repository on the hub.
+/// a folder, or a repository on the hub, `owner/name[@revision]`.
 ///
 /// # Errors
 /// When the model has no adapter, or a file cannot be written.
@@ -33,10 +33,15 @@ pub fn save(policy: &Policy, base: &str, folder: &Path) -> Result<(), PolicyErro
         return Err(wrong("model", "the model has no adapter"));
     };
     let scores = ModelConfig::head_of(&decoder.params) == Head::Score;
+    let (base, revision) = match base.split_once('@') {
+        Some((name, revision)) if !Path::new(base).is_absolute() => (name, Some(revision)),
+        _ => (base, None),
+    };
     let config = json!({
         "peft_type": "LORA",
         "task_type": if scores { "SEQ_CLS" } else { "CAUSAL_LM" },
         "base_model_name_or_path": base,
+        "revision": revision,
         "r": lora.r,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
@@ -89,7 +94,11 @@ pub fn load_merged(folder: &Path, device: &Device, seed: u64) -> Result<Policy, 
     let (lora, base) = read_config(&json, &place)?;
     let source = match Source::parse(&base) {
         // A name that is no path here is a repository on the hub, as PEFT has it.
-        Err(_) if base.split('/').count() == 2 => Source::parse(&format!("hf:{base}"))?,
+        Err(_) if base.split('/').count() == 2 => {
+            let revision = json.get("revision").and_then(Value::as_str);
+            let revision = revision.map_or(String::new(), |revision| format!("@{revision}"));
+            Source::parse(&format!("hf:{base}{revision}"))?
+        }
         other => other?,
     };
     let mut policy = source.load(device, seed)?;

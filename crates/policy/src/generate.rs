@@ -251,9 +251,7 @@ pub fn generate_with(
         });
     }
     for (prompt, constraint) in constraints.iter().enumerate() {
-        let room = sampling
-            .max_new_tokens
-            .min(limit + 1 - prompts[prompt].len());
+        let room = sampling.max_new_tokens.min(limit - prompts[prompt].len());
         check(*constraint, eos, room)
             .map_err(|source| PolicyError::Constraint { prompt, source })?;
     }
@@ -348,7 +346,8 @@ pub fn generate_with(
             if ended {
                 result.finish = Finish::Eos;
             }
-            if ended || result.ids.len() == sampling.max_new_tokens || row.position >= capacity {
+            if ended || result.ids.len() == sampling.max_new_tokens || row.position + 1 >= capacity
+            {
                 free.push(row.slot);
             } else {
                 row.last = id;

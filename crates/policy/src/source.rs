@@ -119,7 +119,7 @@ impl Source {
         }
     }
 
-    /// What an adapter's configuration can name this model by: PEFT finds it from any folder.
+    /// What [`adapter::save`](crate::adapter::save) can name this model by: PEFT finds it from any folder.
     /// `None` for a model that is in no file of its own.
     pub fn base_name(&self) -> Option<String> {
         match self {
@@ -128,7 +128,7 @@ impl Source {
                 let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
                 Some(whole.display().to_string())
             }
-            Self::Hub(repo) => Some(repo.name.clone()),
+            Self::Hub(repo) => Some(repo.to_string()),
         }
     }
 }

@@ -61,11 +61,10 @@ pub fn write<'a>(
 /// A tensor in float32: shape and values.
 pub type Raw = (Vec<usize>, Vec<f32>);
 
-/// A file that is open, and what its header says.
+/// A file whose tensors are read one by one.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    file: File,
     /// Where the tensors begin.
     data: u64,
     /// In the order of the file.
@@ -112,7 +111,6 @@ impl TensorFile {
         }
         Ok(Self {
             path: path.to_owned(),
-            file,
             data: size - data,
             tensors,
         })
@@ -133,10 +131,13 @@ impl TensorFile {
         let (_, info) = found.ok_or_else(|| malformed(format!("tensor `{name}` is missing")))?;
         let (start, end) = info.data_offsets;
         let mut bytes = vec![0; end - start];
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(self.data + start as u64))
-            .and_then(|_| file.read_exact(&mut bytes))
-            .map_err(PolicyError::io(&self.path))?;
+        let io = PolicyError::io(&self.path);
+        // Opened anew, so that tensors may be read in parallel.
+        let read = File::open(&self.path).and_then(|mut file| {
+            file.seek(SeekFrom::Start(self.data + start as u64))?;
+            file.read_exact(&mut bytes)
+        });
+        read.map_err(io)?;
         let view = TensorView::new(info.dtype, info.shape.clone(), &bytes)
             .map_err(|e| malformed(format!("tensor `{name}`: {e}")))?;
         let values = to_f32(&view).ok_or_else(|| PolicyError::Unsupported {

@@ -254,7 +254,7 @@ impl Control {
             }
         }
         for answer in answers.iter_mut().filter(|a| a.refused.is_some()) {
-            let ids = speaker.tokenizer.encode_text(&guard.refusal);
+            let ids = speaker.tokenizer.encode(&guard.refusal);
             answer.text.clone_from(&guard.refusal);
             answer.generation = Generation {
                 ids: ids.map_err(PolicyError::from)?,

@@ -112,7 +112,8 @@ impl LocalOracle {
         let prompt = self.ids(&question.messages)?;
         let mut samples = Vec::with_capacity(question.labels.len());
         for label in &question.labels {
-            let tokens = self.policy.tokenizer.encode_text(label);
+            // It follows the conversation: nothing that begins a text is added.
+            let tokens = self.policy.tokenizer.encode(label);
             let tokens = tokens.map_err(|e| Unscorable(e.to_string()))?;
             samples.push(Sample::from_parts(&prompt, &tokens, &[]));
         }

@@ -114,6 +114,13 @@ impl KlController {
             Self::Fixed => coef,
             Self::Adaptive { target, horizon } => {
                 let error = (kl / target - 1.0).clamp(-0.2, 0.2);
+                // With a horizon of a fifth of the batch the weight would be gone, and then negative.
+                within(
+                    "horizon",
+                    *horizon,
+                    0.2 * episodes as f64..=f64::MAX,
+                    "at least a fifth of the episodes of a batch",
+                )?;
                 coef * (1.0 + error * episodes as f64 / horizon)
             }
         })

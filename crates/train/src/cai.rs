@@ -367,7 +367,8 @@ pub fn samples(
         if chain.unscorable.is_some() {
             continue;
         }
-        let mut answer = tokenizer.encode_text(chain.last())?;
+        // It follows a prompt: nothing that begins a text is added.
+        let mut answer = tokenizer.encode(chain.last())?;
         // A draft that was cut and never revised has no end to learn.
         if !(chain.cut && chain.last() == chain.draft) {
             answer.extend(tokenizer.eos_ids().first());
@@ -440,4 +441,50 @@ pub fn learn_revisions(
     }
     let mut objective = Sft { train, valid };
     offline::train(stage, policy, &mut objective, &config.optim, &config.train)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn revisions_follow_their_prompts_with_nothing_between() {
+        let folder = tempfile::tempdir().unwrap();
+        let added = |id: u32, content: &str| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+                   "rstrip": false, "normalized": false, "special": true})
+        };
+        // It puts `<s>` before every text.
+        let begins = json!({"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}});
+        let vocabulary = json!({"<s>": 0, "</s>": 1, "a": 2, "b": 3, "<unk>": 4});
+        let description = json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+            "added_tokens": [added(0, "<s>"), added(1, "</s>")],
+            "pre_tokenizer": {"type": "Whitespace"}, "post_processor": begins, "decoder": null,
+            "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
+        });
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text);
+        write("tokenizer.json", description.to_string()).unwrap();
+        let config = json!({"bos_token": "<s>", "eos_token": "</s>"});
+        write("tokenizer_config.json", config.to_string()).unwrap();
+        let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+        let chain = Chain {
+            prompt: "a".to_owned(),
+            draft: "b a".to_owned(),
+            cut: false,
+            steps: Vec::new(),
+            unscorable: None,
+        };
+        let prompt = PromptSample {
+            ids: tokenizer.encode_text("a").unwrap(),
+            text: "a".to_owned(),
+        };
+        let (train, _) = samples(&[chain], &[prompt], &tokenizer, 0.0, 9).unwrap();
+        assert_eq!(train[0].ids, [0, 2, 3, 2, 1]);
+    }
 }

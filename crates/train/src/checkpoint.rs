@@ -182,13 +182,17 @@ impl Stored {
 
     fn take(&self, key: &str, target: &mut Tensor<1>) -> Result<(), TrainError> {
         let [count] = target.dims();
+        let wrong = || {
+            let reason =
+                format!("tensor `{key}` is missing or of another size; was the model changed?");
+            TrainError::config("checkpoint", reason)
+        };
+        if !self.tensors.names().any(|name| name == key) {
+            return Err(wrong());
+        }
         let (_, values) = self.tensors.read(key)?;
         if values.len() != count {
-            let reason = format!(
-                "tensor `{key}` is of {} numbers, not of {count}; was the model changed?",
-                values.len()
-            );
-            return Err(TrainError::config("checkpoint", reason));
+            return Err(wrong());
         }
         *target = Tensor::from_data(TensorData::new(values, [count]), &target.device());
         Ok(())

@@ -160,9 +160,17 @@ pub fn rows(
         let count = (rows.len() as f64 * section.valid_fraction) as usize;
         let mut chosen = Order::new(seed ^ 0x7661_6c69, rows.len()).batch(0, count);
         chosen.sort_unstable();
-        for index in chosen.into_iter().rev() {
-            held_out.push(rows.remove(index));
+        let mut kept = Vec::with_capacity(rows.len() - count);
+        let mut next = chosen.into_iter().peekable();
+        for (index, row) in rows.into_iter().enumerate() {
+            match next.next_if_eq(&index) {
+                Some(_) => held_out.push(row),
+                None => kept.push(row),
+            }
         }
+        // The last first, as runs that are resumed have them.
+        held_out.reverse();
+        rows = kept;
     }
     Ok(Rows {
         train: rows,

@@ -118,16 +118,21 @@ impl<'a> Kto<'a> {
         }
     }
 
-    /// `max(0, mean log π/ref)` of each completion after the next sample's prompt.
+    /// `max(0, mean log π/ref)` of each completion after the next sample's prompt, cut where the model's positions end.
     fn mismatch(&self, decoder: &Decoder, samples: &[&LabelledSample]) -> Result<f64, TrainError> {
         let count = samples.len();
+        let positions = decoder.config.max_position_embeddings;
         let others: Vec<Sample> = (0..count)
-            .map(|i| {
+            .filter_map(|i| {
                 let (prompt, _) = samples[i].split();
                 let (_, completion) = samples[(i + count - 1) % count].split();
-                Sample::from_parts(prompt, completion, &[])
+                let fits = completion.len().min(positions.saturating_sub(prompt.len()));
+                (fits > 0).then(|| Sample::from_parts(prompt, &completion[..fits], &[]))
             })
             .collect();
+        if others.is_empty() {
+            return Ok(0.0);
+        }
         let (weights, reference) = (decoder.frozen(), self.reference.decoder().frozen());
         let mut ratios = Vec::with_capacity(count);
         for part in others.chunks(EVAL_PART) {

@@ -22,7 +22,7 @@ mod watch;
 pub(crate) use available::note_peak;
 pub use available::{Available, available, parse_size, peak, peak_of, resident, used};
 pub use choose::{Keys, Setting};
-pub use extent::{Extent, Sizes, sizes};
+pub use extent::{Extent, PromptSizes, Sizes, sizes};
 pub use of_stages::{OfStage, RlhfSizes};
 pub use refusal::{refused, unless_refused};
 pub use watch::{Watch, Watching};
@@ -62,7 +62,7 @@ pub enum Work {
     Drawn {
         /// Tokens of the longest prompt.
         prompt: usize,
-        /// Tokens of the longest completion.
+        /// Tokens of the longest completion: of the shortest prompt, where the model has no more positions.
         new: usize,
         /// Completions of a prompt that stay together in a micro-batch: the prompt goes through the model
         /// once for all of them.
@@ -235,7 +235,6 @@ impl Demand {
                 scored,
                 held_out,
             } => {
-                let length = prompt + new;
                 let drawn = self.sampling((*prompt, *new), (*at_once, *group), *sampler);
                 let voice = self.voice((*prompt, *new), *at_once, *sampler);
                 estimate.passes("sampling", drawn + (voices - 1) * voice);
@@ -245,8 +244,8 @@ impl Demand {
                     let answers = self.sampling((*prompt, *new), (*held_out, 1), own);
                     estimate.passes("held-out prompts", answers);
                 }
-                let tokens = scored * length;
-                let scoring = self.forward(tokens, scored * new, length);
+                let length = self.together(*prompt, *new);
+                let scoring = self.forward(scored * length, scored * new, length);
                 estimate.passes("scoring", scoring);
             }
         }
@@ -256,6 +255,11 @@ impl Demand {
             estimate.lasting.push(("pages not filled", rounded));
         }
         estimate
+    }
+
+    /// Tokens of a prompt and its completion, which end with the model's positions.
+    fn together(&self, prompt: usize, new: usize) -> usize {
+        (prompt + new).min(self.config.max_position_embeddings.max(new))
     }
 
     /// Logits that a GPU makes at a time of so many scored tokens.
@@ -279,7 +283,7 @@ impl Demand {
         let config = &self.config;
         let row = 2 * config.num_key_value_heads * config.head_dim;
         // The cache rounds up to 16 positions.
-        let positions = (prompt + new).next_multiple_of(16);
+        let positions = self.together(prompt, new).next_multiple_of(16);
         let cache = at_once * positions * row * config.num_hidden_layers;
         // On the CPU sampling reads a copy of the weights.
         let copy = match self.form {
@@ -341,8 +345,9 @@ impl Demand {
             Work::Drawn {
                 prompt, new, group, ..
             } => {
-                let tokens = prompts(micro, *group) * prompt + micro * new;
-                (tokens, micro * new, prompt + new)
+                let length = self.together(*prompt, *new);
+                let tokens = prompts(micro, *group) * (length - new) + micro * new;
+                (tokens, micro * new, length)
             }
             Work::Fixed {
                 sizes, seed, steps, ..
@@ -526,27 +531,24 @@ pub fn human(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use togi_policy::{LoraConfig, ModelConfig, Precision};
+    use togi_policy::{LoraConfig, ModelConfig, Precision, WeightFormat};
 
     use super::{Demand, Form, Work, prompts};
 
-    /// SmolLM2-135M on wgpu (llvmpipe), two steps of two samples of 72 tokens (68 scored) or pairs of 114 (110 scored):
-    /// what the device's pools had reserved at most, on 2026-11-30 (docs/gpu.md).
-    #[test]
-    fn composed_forms_are_within_15_percent_of_what_was_measured() {
+    /// SmolLM2-135M on a GPU.
+    fn smollm2(work: Work) -> Demand {
         let config = json!({
             "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
             "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49152,
             "rms_norm_eps": 1e-5, "rope_theta": 100000.0, "tie_word_embeddings": true,
             "max_position_embeddings": 8192, "hidden_act": "silu",
         });
-        let config = ModelConfig::from_hf_json(&config, "here").expect("a configuration");
-        let of = |size: (usize, usize), sides: usize| Demand {
-            config: config.clone(),
+        Demand {
+            config: ModelConfig::from_hf_json(&config, "here").expect("a configuration"),
             parameters: 134_515_008,
             lora: None,
             frozen: 0,
-            keeps_start: sides == 2,
+            keeps_start: false,
             moving_reference: false,
             value: false,
             batch: 2,
@@ -555,16 +557,68 @@ mod tests {
             gradient_checkpointing: false,
             logits: true,
             max_length: 512,
-            work: Work::Fixed {
+            work,
+            drawing: None,
+            form: Form::Composed,
+            precision: Precision::F32,
+        }
+    }
+
+    #[test]
+    fn completions_end_with_the_models_positions() {
+        // A prompt of 7,000 tokens and others of 1,000, whose completions are of 4,000: there is no longer one.
+        let demand = Demand {
+            batch: 8,
+            micro: 8,
+            ..smollm2(Work::Drawn {
+                prompt: 7000,
+                new: 4000,
+                group: 8,
+                at_once: 8,
+                voices: 1,
+                sampler: WeightFormat::F32,
+                scored: 8,
+                held_out: 0,
+            })
+        };
+        let (tokens, scored, longest) = demand.largest();
+        assert_eq!((scored, longest), (32_000, 8192));
+        // The most that a prompt of any length between them comes to.
+        let of = |prompt: usize| prompt + 8 * 4000.min(8192 - prompt);
+        assert_eq!(Some(tokens), (1000..=7000).map(of).max());
+    }
+
+    #[test]
+    fn the_largest_micro_batch_is_that_of_tokens_and_that_of_scored_ones() {
+        let sizes = vec![(2000, 20), (1980, 1400)];
+        let work = Work::Fixed {
+            sizes,
+            sides: 1,
+            seed: 0,
+            steps: 2,
+            looked_at: 1,
+        };
+        let demand = Demand {
+            batch: 1,
+            micro: 1,
+            ..smollm2(work)
+        };
+        assert_eq!(demand.largest(), (2000, 1400, 2000));
+    }
+
+    /// SmolLM2-135M on wgpu (llvmpipe), two steps of two samples of 72 tokens (68 scored) or pairs of 114 (110 scored):
+    /// what the device's pools had reserved at most, on 2026-11-30 (docs/gpu.md).
+    #[test]
+    fn composed_forms_are_within_15_percent_of_what_was_measured() {
+        let of = |size: (usize, usize), sides: usize| Demand {
+            keeps_start: sides == 2,
+            ..smollm2(Work::Fixed {
                 sizes: vec![size; 23],
                 sides,
                 seed: 0,
                 steps: 2,
                 looked_at: 2,
-            },
-            drawing: None,
-            form: Form::Composed,
-            precision: Precision::F32,
+            })
         };
         let (sft, dpo) = (of((72, 68), 1), of((114, 110), 2));
         let lora = |demand: &Demand| Demand {

@@ -321,10 +321,6 @@ fn draw<A: OnlineAlgorithm>(
         drawn.extend(others.by_ref().take(size - own));
     }
     let scored = scores(models.reward, &drawn, stage.name, step + 1)?;
-    let penalty = |r: &Rollout| {
-        let unended = f64::from(u8::from(r.finish == Finish::Length));
-        unended * config.missing_eos_penalty + overlong(r.completion().len(), config)
-    };
     let mut both = drawn.into_iter().zip(scored);
     let groups = batch.iter().map(|prompt| {
         let mut group = Group {
@@ -334,13 +330,19 @@ fn draw<A: OnlineAlgorithm>(
             scores: Vec::with_capacity(size),
         };
         for (rollout, score) in both.by_ref().take(size) {
-            group.scores.push(score.value - penalty(&rollout));
+            group.scores.push(score.value - penalty(&rollout, config));
             group.raw.push(score);
             group.rollouts.push(rollout);
         }
         group
     });
     Ok(groups.collect())
+}
+
+/// What is taken off a completion's score for its length.
+fn penalty<A: OnlineAlgorithm>(rollout: &Rollout, config: &OnlineConfig<A>) -> f64 {
+    let unended = f64::from(u8::from(rollout.finish == Finish::Length));
+    unended * config.missing_eos_penalty + overlong(rollout.completion().len(), config)
 }
 
 /// DAPO's soft overlong punishment (Yu et al. 2025, eq. 13): 0 up to the buffer, then in a line to 1.
@@ -409,7 +411,10 @@ fn gather<A: OnlineAlgorithm>(
         let (policy, tokenizer) = (&*models.policy, models.tokenizer);
         let likeliest = rollouts(policy, tokenizer, &asked, &sampling, stage.seed, 0)?;
         let scored = scores(models.reward, &likeliest, stage.name, step + 1)?;
-        scored.iter().map(|s| s.value).collect()
+        // As those that it is a baseline for.
+        let both = likeliest.iter().zip(&scored);
+        both.map(|(rollout, score)| score.value - penalty(rollout, config))
+            .collect()
     } else {
         Vec::new()
     };

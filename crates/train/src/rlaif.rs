@@ -4,6 +4,7 @@
 //! `grpo` with `--reward`).
 
 use serde::{Deserialize, Serialize};
+use togi_data::{AnswerFrame, PairSample, Role};
 use togi_policy::Decoder;
 
 use crate::{
@@ -118,7 +119,7 @@ pub fn learn_policy(
     offline::train(stage, policy, &mut objective, &config.optim, &config.train)
 }
 
-/// Teaches a reward model what the judge prefers.
+/// Teaches a reward model what the judge prefers, of whole conversations as its tokenizer's frame ends them.
 ///
 /// # Errors
 /// As the recipe `reward`.
@@ -126,10 +127,25 @@ pub fn learn_reward(
     stage: &mut Stage<'_>,
     reward: &mut Decoder,
     labelled: &Labelled,
+    frame: Option<&AnswerFrame>,
     config: &RewardConfig,
 ) -> Result<Option<Row>, TrainError> {
-    let (train, valid) = (&labelled.train, &labelled.valid);
-    let mut objective = BradleyTerry::new(train, valid, config.loss)?;
+    let framed = |pairs: &[PairSample]| -> Vec<PairSample> {
+        let mut pairs = pairs.to_vec();
+        for pair in pairs.iter_mut() {
+            for side in [&mut pair.chosen, &mut pair.rejected] {
+                let start = side.scored().next().unwrap_or(side.len());
+                let (prompt, answer) = side.ids.split_at(start);
+                let rest = frame.map_or(Vec::new(), |frame| frame.rest(prompt, answer).to_vec());
+                for id in rest {
+                    side.push(id, Role::Completion, 0.0);
+                }
+            }
+        }
+        pairs
+    };
+    let (train, valid) = (framed(&labelled.train), framed(&labelled.valid));
+    let mut objective = BradleyTerry::new(&train, &valid, config.loss)?;
     if let Some(lora) = &config.lora {
         reward.add_lora(lora.clone(), stage.seed)?;
     }

@@ -19,7 +19,7 @@ use crate::{
     data::{DataSource, LabRows, samples},
     error::TrainError,
     lab_defaults,
-    memory::{OfStage, sizes},
+    memory::{OfStage, PromptSizes},
     metrics::Event,
     ppo::{self, Models, PpoConfig, ValueInit},
     reward::RewardConfig,
@@ -154,7 +154,11 @@ pub fn train(
     let sft = stages::sft(stages, base.clone(), &config.sft, data, seed)?;
     let reward = stages::reward(stages, &sft, &config.reward, data, seed)?;
     let scored_at_once = config.ppo.micro_batch_size;
-    let reward_model = RewardModel::new(reward.decoder.clone(), scored_at_once);
+    let reward_model = RewardModel::new(
+        reward.decoder.clone(),
+        tokenizer.answer_frame(),
+        scored_at_once,
+    );
     let settings = &config.ppo;
     let prompts = samples(
         data,
@@ -167,7 +171,7 @@ pub fn train(
     )?;
     let tuned = stages.stage("ppo", seed ^ stages::PPO, |stage| {
         stage.observer.on(Event::Message(&prompts.summary));
-        let asked = OfStage::ppo(settings, &sft.decoder, &sizes(&prompts.train));
+        let asked = OfStage::ppo(settings, &sft.decoder, &PromptSizes::of(&prompts));
         stage.watches(watching.over(&asked, device));
         let mut policy = sft.decoder.clone();
         let mut value = match settings.value_init {

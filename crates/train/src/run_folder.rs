@@ -154,16 +154,22 @@ impl RunFolder {
         if !path.exists() {
             return Ok(Vec::new());
         }
-        let text = fs::read_to_string(&path).map_err(TrainError::io(&path))?;
-        let whole = text.rfind('\n').map_or(0, |at| at + 1);
-        self.cut(name, whole as u64)?;
+        let mut bytes = fs::read(&path).map_err(TrainError::io(&path))?;
+        // A line may be torn within a character.
+        let whole = bytes.iter().rposition(|b| *b == b'\n');
+        bytes.truncate(whole.map_or(0, |at| at + 1));
+        self.cut(name, bytes.len() as u64)?;
+        let text = String::from_utf8(bytes).map_err(|e| TrainError::Folder {
+            path: path.clone(),
+            reason: format!("is not UTF-8: {e}"),
+        })?;
         let row = |(number, line): (usize, &str)| {
             serde_json::from_str(line).map_err(|e| TrainError::Folder {
                 path: path.clone(),
                 reason: format!("line {}: {e}", number + 1),
             })
         };
-        text[..whole].lines().enumerate().map(row).collect()
+        text.lines().enumerate().map(row).collect()
     }
 
     /// Cuts a file back to before the first row of a stage: what a run wrote that was killed

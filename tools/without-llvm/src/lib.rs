@@ -3,15 +3,12 @@
 
 use std::fmt;
 
-use cubecl_core::{
-    CompilationError, Compiler, ir::nvidia::SmArch, prelude::KernelDefinition,
-};
+use cubecl_core::{CompilationError, Compiler, ir::nvidia::SmArch, prelude::KernelDefinition};
 use cubecl_environment::backtrace::BackTrace;
 use cubecl_runtime::kernel::BufferIOAttr;
 use nvptx::ptx_version::PtxVersion;
 
-const REASON: &str =
-    "this program was built without LLVM (tools/without-llvm), and without NVRTC: take Togi's feature cuda-nvrtc";
+const REASON: &str = "this program was built without LLVM (tools/without-llvm), and without NVRTC: take Togi's feature cuda-nvrtc";
 
 pub mod nvptx {
     pub mod ptx_version {
@@ -66,8 +63,6 @@ pub struct PlironOptions {
     pub sm_arch: Option<SmArch>,
     pub ptx_version: Option<PtxVersion>,
     pub grid_constants: bool,
-    /// Of other targets.
-    pub others: (),
 }
 
 /// What is never made.

@@ -13,7 +13,7 @@ use togi_policy::{Decoder, Sampling};
 use togi_reward::{Reward, Scorable, Score, Unscorable};
 use togi_train::{
     grpo::Grpo,
-    memory::{self, Demand, Watch, sizes},
+    memory::{self, Demand, PromptSizes, Watch, sizes},
     metrics::{Event, Observer},
     offline::Stage,
     online::{self, OnlineConfig, OnlineModels},
@@ -128,6 +128,14 @@ struct Setting {
 }
 
 impl Setting {
+    /// What is drawn; nothing is held out.
+    fn prompt_sizes(&self) -> PromptSizes {
+        PromptSizes {
+            train: sizes(&self.prompts),
+            held_out: 0,
+        }
+    }
+
     fn of(arguments: &OnlineArguments, per_prompt: usize) -> Result<Self> {
         let policy = load_to_train(&arguments.common)?;
         let completions = arguments.completions as usize / per_prompt * per_prompt;
@@ -221,7 +229,7 @@ pub(crate) fn grpo(arguments: &OnlineArguments) -> Result<()> {
         checkpoint_every: 0,
         ..OnlineConfig::default()
     };
-    let demand = Demand::online(&config, &setting.decoder, 0, &sizes(&setting.prompts));
+    let demand = Demand::online(&config, &setting.decoder, 0, &setting.prompt_sizes());
     let flops = setting.flops(GROUP, &[&reference], &[&reference]);
     let mut watch = setting.watch();
     let folder = tempfile::tempdir()?;
@@ -264,7 +272,7 @@ pub(crate) fn ppo(arguments: &OnlineArguments) -> Result<()> {
         checkpoint_every: 0,
         ..PpoConfig::default()
     };
-    let demand = Demand::ppo(&config, &setting.decoder, 0, &sizes(&setting.prompts));
+    let demand = Demand::ppo(&config, &setting.decoder, 0, &setting.prompt_sizes());
     let flops = setting.flops(1, &[&reference, &reference, &value], &[&reference, &value]);
     let mut watch = setting.watch();
     let folder = tempfile::tempdir()?;

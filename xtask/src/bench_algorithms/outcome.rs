@@ -135,7 +135,7 @@ pub(crate) fn best_of(models: &Prepared, seed: u64, out: &Path) -> Result<BestOf
         seed ^ 0x626f_6e00,
         0,
     )?;
-    let model = RewardModel::new(models.reward.decoder.clone(), 64);
+    let model = RewardModel::new(models.reward.decoder.clone(), tokenizer.answer_frame(), 64);
     let value =
         |all: Vec<togi_reward::Score>| -> Vec<f64> { all.iter().map(|s| s.value).collect() };
     let proxy = value(scores(&model, &drawn, "best of n", 0)?);

@@ -64,7 +64,11 @@ pub(crate) fn run(arguments: &RewardSuiteArguments) -> Result<()> {
         } else {
             let model = reward_model(spec, &device, arguments.seed)?;
             (
-                Box::new(RewardModel::new(model.decoder, 8)),
+                Box::new(RewardModel::new(
+                    model.decoder,
+                    model.tokenizer.answer_frame(),
+                    8,
+                )),
                 model.tokenizer,
             )
         };

@@ -4,6 +4,8 @@ use togi_data::{
     LabelledSample, PairSample, PromptSample, RankedSample, RatedSample, Sample, StepSample,
 };
 
+use crate::data::Samples;
+
 /// `(tokens through the model, scored tokens)` of each sample, in their order.
 pub type Sizes = Vec<(usize, usize)>;
 
@@ -12,6 +14,25 @@ pub trait Extent {
     /// Tokens that go through the model, where a beginning that its sequences share counts once; and
     /// tokens that are scored.
     fn extent(&self) -> (usize, usize);
+}
+
+/// Of the prompts that a recipe draws answers to.
+#[derive(Clone, Debug, Default)]
+pub struct PromptSizes {
+    /// Of each that is learnt from.
+    pub train: Sizes,
+    /// How many are held out.
+    pub held_out: usize,
+}
+
+impl PromptSizes {
+    /// Of what was read.
+    pub fn of(prompts: &Samples<PromptSample>) -> Self {
+        Self {
+            train: sizes(&prompts.train),
+            held_out: prompts.valid.len(),
+        }
+    }
 }
 
 /// Of each sample.

@@ -3,7 +3,7 @@
 use togi_kernels::is_cpu;
 use togi_policy::{Decoder, Precision, Sampling, WeightFormat};
 
-use super::{Demand, Form, Sizes, Work};
+use super::{Demand, Form, PromptSizes, Sizes, Work};
 use crate::{
     config::{DataSection, LoopSection},
     kto::KtoConfig,
@@ -144,7 +144,17 @@ impl Demand {
     }
 
     /// Of the recipe `ppo`, with reward models of so many parameters in all.
-    pub fn ppo(config: &PpoConfig, decoder: &Decoder, rewards: usize, prompts: &Sizes) -> Self {
+    pub fn ppo(
+        config: &PpoConfig,
+        decoder: &Decoder,
+        rewards: usize,
+        prompts: &PromptSizes,
+    ) -> Self {
+        let PromptSizes {
+            train: prompts,
+            held_out,
+        } = prompts;
+        let looked_at = config.eval_samples.min(*held_out);
         let work = Work::Drawn {
             prompt: longest(prompts),
             new: longest_answer(decoder, prompts, &config.sampling),
@@ -152,8 +162,8 @@ impl Demand {
             group: 1,
             voices: 1,
             sampler: sampled(&config.sampler),
-            scored: LOOKED_AT.min(config.eval_samples),
-            held_out: config.sampling.batch_size.min(config.eval_samples),
+            scored: LOOKED_AT.min(looked_at),
+            held_out: config.sampling.batch_size.min(looked_at),
         };
         Self {
             lora: config.lora.clone(),
@@ -174,11 +184,16 @@ impl Demand {
         config: &OnlineConfig<A>,
         decoder: &Decoder,
         rewards: usize,
-        prompts: &Sizes,
+        prompts: &PromptSizes,
     ) -> Self {
+        let PromptSizes {
+            train: prompts,
+            held_out,
+        } = prompts;
         let drawn = config.prompts_per_step * config.completions_per_prompt;
         // Those of the policy alone are drawn first, then those of the mixture.
         let own = config.own_completions();
+        let looked_at = config.eval_samples.min(*held_out);
         let once = config.prompts_per_step * own.max(config.completions_per_prompt - own);
         // A minibatch is picked from all completions, unless it is all of them or keeps groups.
         let together = config.algorithm.keeps_groups() || config.minibatch_size >= drawn;
@@ -193,8 +208,8 @@ impl Demand {
             group,
             voices: 1 + usize::from(config.algorithm.opponent().is_some()),
             sampler: sampled(&config.sampler),
-            scored: LOOKED_AT.min(config.eval_samples),
-            held_out: config.sampling.batch_size.min(config.eval_samples),
+            scored: LOOKED_AT.min(looked_at),
+            held_out: config.sampling.batch_size.min(looked_at),
         };
         let unit = match config.algorithm.keeps_groups() {
             true => config.completions_per_prompt.max(1),
@@ -221,11 +236,17 @@ pub(super) fn sampled(sampler: &SamplerSection) -> WeightFormat {
     format.unwrap_or(WeightFormat::F32)
 }
 
-/// Tokens of an answer to the longest prompt: it ends where the model has no positions left.
-pub(super) fn longest_answer(decoder: &Decoder, prompts: &Sizes, sampling: &Sampling) -> usize {
+/// Tokens of an answer to a prompt of so many: it ends where the model has no positions left.
+pub(super) fn answer_to(prompt: usize, decoder: &Decoder, sampling: &Sampling) -> usize {
     let positions = decoder.config.max_position_embeddings;
-    let left = positions.saturating_sub(longest(prompts)).max(1);
+    let left = positions.saturating_sub(prompt).max(1);
     sampling.max_new_tokens.min(left)
+}
+
+/// Tokens of the longest answer to any of them.
+pub(super) fn longest_answer(decoder: &Decoder, prompts: &Sizes, sampling: &Sampling) -> usize {
+    let shortest = prompts.iter().map(|size| size.0).min().unwrap_or(0);
+    answer_to(shortest, decoder, sampling)
 }
 
 pub(super) fn longest(prompts: &Sizes) -> usize {

@@ -4,8 +4,8 @@
 use togi_policy::{Decoder, PolicyError, Sampling};
 
 use super::{
-    Demand, Drawing, Keys, Sizes, Work,
-    of_recipes::{longest, longest_answer, sampled},
+    Demand, Drawing, Keys, PromptSizes, Sizes, Work,
+    of_recipes::{answer_to, longest, longest_answer, sampled},
 };
 use crate::{
     cai::CaiConfig,
@@ -41,7 +41,7 @@ pub struct RlhfSizes {
     /// The reward model's rows.
     pub reward: Sizes,
     /// Prompts.
-    pub ppo: Sizes,
+    pub ppo: PromptSizes,
 }
 
 impl OfStage {
@@ -111,7 +111,7 @@ impl OfStage {
     }
 
     /// PPO of `rlhf`: beside its reward model, the base model is kept.
-    pub(crate) fn ppo(config: &PpoConfig, decoder: &Decoder, prompts: &Sizes) -> Self {
+    pub(crate) fn ppo(config: &PpoConfig, decoder: &Decoder, prompts: &PromptSizes) -> Self {
         let each = decoder.params.count().0;
         Self {
             name: "ppo",
@@ -132,8 +132,7 @@ impl OfStage {
         prompts: &Sizes,
     ) -> Result<Self, PolicyError> {
         let label = &config.label;
-        let new = longest_answer(decoder, prompts, &label.sampling);
-        let sizes = pairs(prompts, label.prompts, new);
+        let sizes = pairs(decoder, &label.sampling, prompts, label.prompts);
         let demand = match &config.learn {
             Learn::Policy(settings) => Demand::preference(settings, decoder, sizes),
             Learn::RewardModel(settings) => {
@@ -141,7 +140,7 @@ impl OfStage {
                 Demand::reward(settings, &scoring, sizes)
             }
         };
-        let drawn = drawing(decoder, &label.sampling, 2 * label.batch_size, prompts);
+        let drawn = drawing(decoder, &label.sampling, prompts, 2 * label.batch_size);
         Ok(Self {
             name: "rlaif",
             keys: Keys::answers("learn.", "label."),
@@ -160,10 +159,12 @@ impl OfStage {
         judges: usize,
         prompts: &Sizes,
     ) -> Self {
-        let new = longest_answer(decoder, prompts, &config.sampling);
-        let revised = |size: &(usize, usize)| (size.0 + new, new);
+        let revised = |size: &(usize, usize)| {
+            let new = answer_to(size.0, decoder, &config.sampling);
+            (size.0 + new, new)
+        };
         let sizes = prompts.iter().take(config.prompts).map(revised).collect();
-        let drawn = drawing(decoder, &config.sampling, config.batch_size, prompts);
+        let drawn = drawing(decoder, &config.sampling, prompts, config.batch_size);
         Self {
             name: "revisions",
             keys: Keys::answers("sft.", ""),
@@ -179,9 +180,8 @@ impl OfStage {
     /// What `cai` learns of its comparisons; the model that the run started from is kept too.
     pub fn cai(config: &CaiConfig, decoder: &Decoder, judges: usize, prompts: &Sizes) -> Self {
         let (label, settings) = (&config.label, &config.preference);
-        let new = longest_answer(decoder, prompts, &label.sampling);
-        let sizes = pairs(prompts, label.prompts, new);
-        let drawn = drawing(decoder, &label.sampling, 2 * label.batch_size, prompts);
+        let sizes = pairs(decoder, &label.sampling, prompts, label.prompts);
+        let drawn = drawing(decoder, &label.sampling, prompts, 2 * label.batch_size);
         let start = decoder.params.count().0;
         Self {
             name: "cai",
@@ -200,15 +200,14 @@ impl OfStage {
     pub fn rso(config: &RsoConfig, decoder: &Decoder, rewards: usize, prompts: &Sizes) -> Self {
         let settings: &PreferenceConfig = &config.preference;
         let sampling = &config.sampling;
-        let new = longest_answer(decoder, prompts, sampling);
-        let sizes = pairs(prompts, config.prompts, new);
+        let sizes = pairs(decoder, sampling, prompts, config.prompts);
         let demand = Demand::preference(settings, decoder, sizes);
         Self {
             name: "rso",
             keys: Keys::answers("preference.", ""),
             demand: Demand {
                 frozen: rewards,
-                drawing: Some(drawing(decoder, sampling, sampling.batch_size, prompts)),
+                drawing: Some(drawing(decoder, sampling, prompts, sampling.batch_size)),
                 ..demand
             },
         }
@@ -242,13 +241,16 @@ impl Demand {
 }
 
 /// Two of the longest answers to each of the first prompts.
-fn pairs(prompts: &Sizes, count: usize, new: usize) -> Sizes {
-    let pair = |size: &(usize, usize)| (size.0 + 2 * new, 2 * new);
+fn pairs(decoder: &Decoder, sampling: &Sampling, prompts: &Sizes, count: usize) -> Sizes {
+    let pair = |size: &(usize, usize)| {
+        let new = answer_to(size.0, decoder, sampling);
+        (size.0 + 2 * new, 2 * new)
+    };
     prompts.iter().take(count).map(pair).collect()
 }
 
 /// Drawing at most so many answers together.
-fn drawing(decoder: &Decoder, sampling: &Sampling, together: usize, prompts: &Sizes) -> Drawing {
+fn drawing(decoder: &Decoder, sampling: &Sampling, prompts: &Sizes, together: usize) -> Drawing {
     Drawing {
         prompt: longest(prompts),
         new: longest_answer(decoder, prompts, sampling),

@@ -23,18 +23,20 @@ impl Demand {
     pub(super) fn largest_tensor(&self, (tokens, scored, longest): (usize, usize, usize)) -> usize {
         let config = &self.config;
         let matrix = config.vocab_size.max(config.intermediate_size) * config.hidden_size;
-        let scored = match &self.work {
+        let (tokens, scored) = match &self.work {
             Work::Fixed {
                 sizes, looked_at, ..
             } => {
                 let most = sizes.iter().map(|size| size.1).max().unwrap_or(0);
-                scored.max(looked_at * most)
+                (tokens, scored.max(looked_at * most))
             }
             Work::Drawn {
+                prompt,
                 new,
                 scored: at_once,
+                held_out,
                 ..
-            } => scored.max(at_once * new),
+            } => (tokens.max(held_out * prompt), scored.max(at_once * new)),
         };
         matrix
             .max(self.block_of_logits(scored))
