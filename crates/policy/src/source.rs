@@ -119,7 +119,7 @@ impl Source {
         }
     }
 
-    /// What [`adapter::save`](crate::adapter::save) can name this model by: PEFT finds it from any folder.
+    /// What [`adapter::save`] can name this model by: PEFT finds it from any folder.
     /// `None` for a model that is in no file of its own.
     pub fn base_name(&self) -> Option<String> {
         match self {

@@ -31,6 +31,13 @@ fn prompts_logits_and_greedy_tokens_are_those_of_transformers() {
     };
     let policy = gguf::load(&path, &Device::flex()).unwrap();
     let (decoder, tokenizer) = (&policy.decoder, &policy.tokenizer);
+    let frame = tokenizer.answer_frame().expect("ChatML has one");
+    let written = |text: &str| tokenizer.encode(text).unwrap();
+    assert_eq!(frame.before, written("<|im_start|>assistant\n"));
+    assert_eq!(
+        ([frame.end].as_slice(), frame.after),
+        (&written("<|im_end|>")[..], written("\n"))
+    );
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/smollm2.json");
     let golden: Value = serde_json::from_str(&std::fs::read_to_string(golden).unwrap()).unwrap();
     let stride = golden["stride"].as_u64().unwrap() as usize;
