@@ -36,10 +36,11 @@ pub struct AnswerFrame {
 }
 
 impl AnswerFrame {
-    /// What belongs behind an answer that a model has ended after a prompt of the template's; nothing where it was cut, or the
-    /// prompt is another text.
-    pub fn rest(&self, prompt: &[u32], answer: &[u32]) -> &[u32] {
-        match prompt.ends_with(&self.before) && answer.last() == Some(&self.end) {
+    /// What belongs behind an answer that a model has ended after a prompt of the template's; nothing where it was cut, the
+    /// prompt is another text, or the whole would be longer than `limit`.
+    pub fn rest(&self, prompt: &[u32], answer: &[u32], limit: usize) -> &[u32] {
+        let fits = prompt.len() + answer.len() + self.after.len() <= limit;
+        match fits && prompt.ends_with(&self.before) && answer.last() == Some(&self.end) {
             true => &self.after,
             false => &[],
         }
@@ -497,9 +498,10 @@ mod tests {
             }
         );
         let prompt = [0, 4, 2, 1, 3, 0, 4];
-        assert_eq!(frame.rest(&prompt, &[3, 1]), [3]);
-        assert!(frame.rest(&prompt, &[3]).is_empty(), "it was cut");
-        assert!(frame.rest(&[2], &[3, 1]).is_empty(), "a plain prompt");
+        assert_eq!(frame.rest(&prompt, &[3, 1], 10), [3]);
+        assert!(frame.rest(&prompt, &[3, 1], 9).is_empty(), "no room");
+        assert!(frame.rest(&prompt, &[3], 10).is_empty(), "it was cut");
+        assert!(frame.rest(&[2], &[3, 1], 10).is_empty(), "a plain prompt");
         assert_eq!(template("").answer_frame(), None);
         assert_eq!(with_post_processor().answer_frame(), None);
     }

@@ -150,5 +150,9 @@ mod tests {
         assert_eq!((bias.longer_wins, bias.where_longer), (1.0, (1.0, 2)));
         assert_eq!(bias.where_shorter, (0.0, 2));
         assert_eq!(correlation(&[1.0, 1.0], &[1.0, 2.0]), 0.0);
+        // Ties are half.
+        let ties = LengthBias::of(&[0.0, 0.0, 0.0], &[1.0, -1.0, -1.0]);
+        assert_eq!(ties.longer_wins, 0.5);
+        assert_eq!(ties.where_shorter, (0.5, 2));
     }
 }

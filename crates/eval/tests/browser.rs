@@ -1,5 +1,5 @@
 //! The report in a real browser. Runs where Chromium is installed, or the program that
-//! `TOGI_CHROMIUM` names; `TOGI_REQUIRE_CHROMIUM=1` makes its absence a failure.
+//! `TOGI_CHROMIUM` names; `TOGI_REQUIRE_CHROMIUM` makes its absence a failure.
 
 mod chromium;
 

@@ -92,16 +92,7 @@ pub fn load_merged(folder: &Path, device: &Device, seed: u64) -> Result<Policy, 
     let json = read_json(&path)?;
     let place = path.display().to_string();
     let (lora, base) = read_config(&json, &place)?;
-    let source = match Source::parse(&base) {
-        // A name that is no path here is a repository on the hub, as PEFT has it.
-        Err(_) if base.split('/').count() == 2 => {
-            let revision = json.get("revision").and_then(Value::as_str);
-            let revision = revision.map_or(String::new(), |revision| format!("@{revision}"));
-            Source::parse(&format!("hf:{base}{revision}"))?
-        }
-        other => other?,
-    };
-    let mut policy = source.load(device, seed)?;
+    let mut policy = source_of(&base, &json)?.load(device, seed)?;
     let score = json.get("task_type").and_then(Value::as_str) == Some("SEQ_CLS");
     if score {
         policy.decoder = policy.decoder.with_score_head(None)?;
@@ -114,6 +105,18 @@ pub fn load_merged(folder: &Path, device: &Device, seed: u64) -> Result<Policy, 
         return Policy::new(policy.decoder, tokenizer, &folder.display().to_string());
     }
     Ok(policy)
+}
+
+/// The model that an adapter belongs to. A name that is no path here is a repository on the hub, as PEFT has it.
+fn source_of(base: &str, json: &Value) -> Result<Source, PolicyError> {
+    match Source::parse(base) {
+        Err(_) if base.split('/').count() == 2 => {
+            let revision = json.get("revision").and_then(Value::as_str);
+            let revision = revision.map_or(String::new(), |revision| format!("@{revision}"));
+            Source::parse(&format!("hf:{base}{revision}"))
+        }
+        other => other,
+    }
 }
 
 /// Puts the adapter's tensors in the place of the fresh ones.
@@ -231,5 +234,30 @@ fn wrong(field: &str, reason: &str) -> PolicyError {
     PolicyError::Lora {
         field: field.to_owned(),
         reason: reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_on_the_hub_keeps_its_revision() {
+        let mut policy = crate::source::lab(&Device::flex(), 0).unwrap();
+        policy.decoder.add_lora(LoraConfig::default(), 0).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for (spec, name, revision) in [
+            ("hf:owner/name@v1", "owner/name", Value::from("v1")),
+            ("hf:owner/name", "owner/name", Value::Null),
+        ] {
+            let source = Source::parse(spec).unwrap();
+            let out = folder.path().join("adapter");
+            save(&policy, &source.base_name().unwrap(), &out).unwrap();
+            let json = read_json(&out.join(CONFIG)).unwrap();
+            assert_eq!(json["base_model_name_or_path"], name);
+            assert_eq!(json["revision"], revision);
+            let (_, base) = read_config(&json, spec).unwrap();
+            assert_eq!(source_of(&base, &json).unwrap(), source);
+        }
     }
 }

@@ -618,6 +618,27 @@ fn nucleus(probabilities: &[f32], sampling: &Sampling, floor: f32, uniform: f64)
 mod tests {
     use super::*;
 
+    #[test]
+    fn completions_end_with_the_models_positions() {
+        let policy = crate::source::lab(&burn::tensor::Device::flex(), 0).unwrap();
+        let (decoder, weights) = (&policy.decoder, policy.decoder.sampling());
+        let positions = decoder.config.max_position_embeddings;
+        let prompts = [vec![3; positions - 2], vec![3; 5]];
+        let views: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+        let sampling = Sampling {
+            max_new_tokens: 10,
+            ..Sampling::default()
+        };
+        let drawn = generate(decoder, &weights, &views, &[], &sampling, 0, &[0, 1]).unwrap();
+        assert_eq!([drawn[0].ids.len(), drawn[1].ids.len()], [2, 10]);
+        let whole = [&prompts[0][..], &drawn[0].ids].concat();
+        let scored = togi_data::Sample::from_parts(&prompts[0], &drawn[0].ids, &[]);
+        assert_eq!(whole.len(), positions);
+        decoder
+            .log_probs(&decoder.frozen(), &[&scored], 1.0)
+            .unwrap();
+    }
+
     fn frequencies(sampling: &Sampling) -> Vec<f64> {
         let logits = [0.0_f32, 1.0, 2.0, 3.0];
         let mut counts = vec![0.0; 4];

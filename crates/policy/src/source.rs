@@ -128,7 +128,8 @@ impl Source {
                 let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
                 Some(whole.display().to_string())
             }
-            Self::Hub(repo) => Some(repo.to_string()),
+            // Without `hf:`, which is ours.
+            Self::Hub(repo) => Some(repo.to_string().trim_start_matches("hf:").to_owned()),
         }
     }
 }

@@ -35,15 +35,12 @@ impl RewardModel {
     /// What the head is read at the end of.
     fn sequence(&self, item: &Scorable<'_>) -> Vec<u32> {
         let (prompt, answer) = (item.prompt_ids, item.completion_ids);
+        let limit = self.decoder.config.max_position_embeddings;
         let rest = match &self.frame {
-            Some(frame) => frame.rest(prompt, answer),
+            Some(frame) => frame.rest(prompt, answer, limit),
             None => &[],
         };
-        let whole = [prompt, answer, rest].concat();
-        match whole.len() <= self.decoder.config.max_position_embeddings {
-            true => whole,
-            false => [prompt, answer].concat(),
-        }
+        [prompt, answer, rest].concat()
     }
 }
 

@@ -90,14 +90,22 @@ pub enum KlController {
 }
 
 impl KlController {
-    /// Checks the fields.
+    /// Checks the fields, for batches of so many episodes.
     ///
     /// # Errors
-    /// When the target or the horizon is not positive.
-    pub fn validate(&self) -> Result<(), AlgoError> {
+    /// When the target is not positive, or the horizon not more than a fifth of a batch: the weight would become 0, or
+    /// negative.
+    pub fn validate(&self, episodes: usize) -> Result<(), AlgoError> {
         if let Self::Adaptive { target, horizon } = self {
             positive("target", *target)?;
             positive("horizon", *horizon)?;
+            if *horizon <= 0.2 * episodes as f64 {
+                return Err(AlgoError::Range {
+                    argument: "horizon",
+                    value: *horizon,
+                    must: "more than a fifth of the episodes of a batch",
+                });
+            }
         }
         Ok(())
     }
@@ -107,22 +115,33 @@ impl KlController {
     /// # Errors
     /// When `kl` or `coef` is not finite, or the fields are not valid.
     pub fn update(&self, coef: f64, kl: f64, episodes: usize) -> Result<f64, AlgoError> {
-        self.validate()?;
+        self.validate(episodes)?;
         within("kl", kl, f64::MIN..=f64::MAX, "finite")?;
         within("coef", coef, 0.0..=f64::MAX, "finite and not negative")?;
         Ok(match self {
             Self::Fixed => coef,
             Self::Adaptive { target, horizon } => {
                 let error = (kl / target - 1.0).clamp(-0.2, 0.2);
-                // With a horizon of a fifth of the batch the weight would be gone, and then negative.
-                within(
-                    "horizon",
-                    *horizon,
-                    0.2 * episodes as f64..=f64::MAX,
-                    "at least a fifth of the episodes of a batch",
-                )?;
                 coef * (1.0 + error * episodes as f64 / horizon)
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_stays_positive() {
+        let of = |horizon: f64| KlController::Adaptive {
+            target: 6.0,
+            horizon,
+        };
+        for horizon in [0.0, 100.0, 102.4] {
+            let error = of(horizon).update(0.05, 0.0, 512).unwrap_err();
+            assert!(error.to_string().contains("horizon"), "{error}");
+        }
+        assert!(of(102.5).update(0.05, 0.0, 512).unwrap() > 0.0);
     }
 }

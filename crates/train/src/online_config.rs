@@ -197,7 +197,8 @@ impl<A: OnlineAlgorithm> RecipeConfig for OnlineConfig<A> {
             return Err(TrainError::config("overlong_buffer", reason));
         }
         from_zero("kl_coef", self.kl_coef)?;
-        self.kl_controller.validate()?;
+        let drawn = self.prompts_per_step * self.completions_per_prompt;
+        self.kl_controller.validate(drawn)?;
         from_zero("target_kl", self.target_kl)?;
         kl_limits(self.kl_budget, &self.reference)?;
         if self.dynamic_sampling > 0 && self.completions_per_prompt < 2 {

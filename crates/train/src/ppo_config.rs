@@ -165,7 +165,7 @@ impl RecipeConfig for PpoConfig {
         at_least_one("keep_checkpoints", self.keep_checkpoints)?;
         whole_distribution(&self.sampling)?;
         within("kl_coef", self.kl_coef, 0.0, f64::MAX)?;
-        self.kl_controller.validate()?;
+        self.kl_controller.validate(self.prompts_per_step)?;
         within("gamma", self.gamma, 0.0, 1.0)?;
         within("gae_lambda", self.gae_lambda, 0.0, 1.0)?;
         positive("clip_eps", self.clip_eps)?;

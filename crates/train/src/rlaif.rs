@@ -130,13 +130,16 @@ pub fn learn_reward(
     frame: Option<&AnswerFrame>,
     config: &RewardConfig,
 ) -> Result<Option<Row>, TrainError> {
+    let limit = reward.config.max_position_embeddings;
     let framed = |pairs: &[PairSample]| -> Vec<PairSample> {
         let mut pairs = pairs.to_vec();
         for pair in pairs.iter_mut() {
             for side in [&mut pair.chosen, &mut pair.rejected] {
                 let start = side.scored().next().unwrap_or(side.len());
                 let (prompt, answer) = side.ids.split_at(start);
-                let rest = frame.map_or(Vec::new(), |frame| frame.rest(prompt, answer).to_vec());
+                let rest = frame.map_or(Vec::new(), |frame| {
+                    frame.rest(prompt, answer, limit).to_vec()
+                });
                 for id in rest {
                     side.push(id, Role::Completion, 0.0);
                 }

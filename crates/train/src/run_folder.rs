@@ -271,6 +271,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_line_that_was_torn_within_a_character_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunFolder::open(&dir.path().join("run"), "", false).unwrap();
+        let path = run.path().join("lines.jsonl");
+        let whole = "\"研ぎ\"\n";
+        let torn = &"\"研ぎ\"".as_bytes()[..5];
+        fs::write(&path, [whole.as_bytes(), torn].concat()).unwrap();
+        let lines: Vec<String> = run.read_lines("lines.jsonl").unwrap();
+        assert_eq!(lines, ["研ぎ"]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), whole);
+    }
+
+    #[test]
     fn a_used_folder_is_refused_and_a_run_resumes_with_its_own_config() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run");

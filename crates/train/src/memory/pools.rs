@@ -1,6 +1,6 @@
 //! What CubeCL's pools reserve on a GPU for what is asked of them: whole pages.
 
-use super::{Demand, FLOAT, Work};
+use super::{Demand, FLOAT, Work, prompts};
 
 const MEBIBYTE: u64 = 1 << 20;
 /// Tensors of up to so many numbers have pages of their own.
@@ -28,15 +28,28 @@ impl Demand {
                 sizes, looked_at, ..
             } => {
                 let most = sizes.iter().map(|size| size.1).max().unwrap_or(0);
-                (tokens, scored.max(looked_at * most))
+                let longest = sizes.iter().map(|size| size.0).max().unwrap_or(0);
+                (
+                    tokens.max(looked_at * longest),
+                    scored.max(looked_at * most),
+                )
             }
             Work::Drawn {
                 prompt,
                 new,
-                scored: at_once,
+                group,
+                at_once,
+                scored: looked_at,
                 held_out,
                 ..
-            } => (tokens.max(held_out * prompt), scored.max(at_once * new)),
+            } => {
+                let entering = prompt * prompts(*at_once, *group).max(*held_out);
+                let looking = looked_at * self.together(*prompt, *new);
+                (
+                    tokens.max(entering).max(looking),
+                    scored.max(looked_at * new),
+                )
+            }
         };
         matrix
             .max(self.block_of_logits(scored))
