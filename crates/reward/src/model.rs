@@ -29,9 +29,7 @@ impl RewardModel {
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
     }
-}
 
-impl RewardModel {
     /// What the head is read at the end of.
     fn sequence(&self, item: &Scorable<'_>) -> Vec<u32> {
         let (prompt, answer) = (item.prompt_ids, item.completion_ids);

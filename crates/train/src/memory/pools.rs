@@ -28,7 +28,6 @@ impl Demand {
                 sizes, looked_at, ..
             } => {
                 let most = sizes.iter().map(|size| size.1).max().unwrap_or(0);
-                let longest = sizes.iter().map(|size| size.0).max().unwrap_or(0);
                 (
                     tokens.max(looked_at * longest),
                     scored.max(looked_at * most),
